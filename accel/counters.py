@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Performance counters of a pass."""
+
+from migen import *
+
+from litex.gen import LiteXModule
+from litex.soc.interconnect.csr import CSRField, CSRStatus, CSRStorage
+
+from .controller import STAGES
+
+STREAM_COUNTERS = ("total", "beats", "no_data", "no_room")
+COUNTERS        = STREAM_COUNTERS + STAGES   # Number of a counter is its index here.
+
+
+class LlamaCounters(LiteXModule):
+    """One 32-bit counter per name of COUNTERS, cleared when a pass starts and held after it.
+
+    `events` has one level input per counter. The controller's stages never overlap, so the stage counters add up to `total`;
+    beats, no_data (weights are wanted, none have come) and no_room (weights have come, nobody wants them yet) are exclusive too.
+    """
+
+    def __init__(self):
+        self.clear  = Signal()
+        self.events = {name: Signal(name=f"count_{name}") for name in COUNTERS}
+        self.select = Signal(max=len(COUNTERS))
+        self.value  = Signal(32)
+
+        # # #
+
+        counters = []
+        for name in COUNTERS:
+            event, counter = Signal(), Signal(32, name=f"counter_{name}")
+            # Registered once: events come from all over the core.
+            self.sync += [event.eq(self.events[name]),
+                If(self.clear, counter.eq(0)).Elif(event, counter.eq(counter + 1))]
+            counters.append(counter)
+        self.sync += self.value.eq(Array(counters)[self.select])
+
+    def add_csr(self):
+        """CSRs: counter_select, counter_value."""
+        self._select = CSRStorage(fields=[CSRField("index", size=bits_for(len(COUNTERS) - 1),
+            description="Counter: " + ", ".join(f"{i} {n}" for i, n in enumerate(COUNTERS)) + ".")],
+            name="counter_select", description="Performance counter to read.")
+        self._value  = CSRStatus(32, name="counter_value", description="Cycles, of the last pass, of the selected counter.")
+        self.comb += [self.select.eq(self._select.storage), self._value.status.eq(self.value)]

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Run a gateware block twice on the same vectors: in Migen's simulator, then as emitted Verilog in Icarus.
+
+The two disagree on signed arithmetic (LiteX prints `-8'd1`, which is unsigned), so a block counts as tested only when both
+agree in every cycle on every output.
+"""
+
+import os
+import random
+import re
+import subprocess
+
+from migen import ClockDomain, Signal, passive, run_simulation
+from migen.fhdl.structure import _ClockDomainList, _Fragment
+from migen.fhdl.tools import list_targets
+from litex.gen.fhdl.verilog import convert
+
+MINUS_UNSIGNED = re.compile(r"-\d+'d")
+
+TESTBENCH = """
+module tb;
+    reg clk = 0;
+    reg [{iw}-1:0] inputs  [0:{n}-1];
+    reg [{ow}-1:0] outputs [0:{n}-1];
+    reg  [{iw}-1:0] in;
+    wire [{ow}-1:0] out;
+    integer i, errors = 0;
+    dut dut(.sys_clk(clk), .sys_rst(1'b0){ports});
+    initial begin
+        $readmemh("inputs.hex", inputs);
+        $readmemh("outputs.hex", outputs);
+        for (i = 0; i < {n}; i = i + 1) begin
+            in = inputs[i]; #5;
+            if (out !== outputs[i]) begin
+                errors = errors + 1;
+                if (errors < 4) $display("cycle %0d: verilog %h, migen %h", i, out, outputs[i]);
+            end
+            clk = 1; #5; clk = 0;
+        end
+        if (errors == 0) $display("SAME"); else $display("%0d cycles differ", errors);
+        $finish;
+    end
+endmodule
+"""
+
+
+def flatten_ios(ios):
+    """Signals of a mix of Signals, Records and stream Endpoints."""
+    for io in ios:
+        if isinstance(io, Signal):
+            yield io
+        else:
+            yield from io.flatten()
+
+
+def run_block(dut, generators, ios, path):
+    """Simulate `dut` with `generators` in Migen; replay every cycle through its Verilog in Icarus under folder `path`.
+
+    ios: Signals, Records or Endpoints that are the block's ports; their directions are found. AssertionError on any
+    difference, and on any `-N'd` in the Verilog.
+    """
+    signals = list(flatten_ios(ios))
+    trace   = []
+
+    def monitor():
+        while True:
+            row = []
+            for s in signals:
+                row.append((yield s))
+            trace.append(row)
+            yield
+
+    fragment = dut.get_fragment()
+    targets  = {id(s) for s in list_targets(fragment.comb) | list_targets(list(fragment.sync.values()))}
+    verilog  = _copy(fragment)
+    run_simulation(_copy(fragment), [*generators, passive(monitor)()])
+    outs    = [i for i, s in enumerate(signals) if id(s) in targets]
+    ins     = [i for i, s in enumerate(signals) if id(s) not in targets]
+    os.makedirs(path, exist_ok=True)
+    clock   = ClockDomain("sys")
+    verilog.clock_domains.append(clock)
+    emitted = convert(verilog, ios={clock.clk, clock.rst, *signals}, name="dut")
+    text    = str(emitted)
+    assert not MINUS_UNSIGNED.search(text), MINUS_UNSIGNED.findall(text)
+    text    = re.sub(r"^(reg \[\d+:0\] (\w+)\[0:(\d+)\];)$", r"\1\ninteger init_\2; initial for (init_\2 = 0; init_\2 <= \3; "
+        r"init_\2 = init_\2 + 1) \2[init_\2] = 0;", text, flags=re.M)
+    names   = {id(s): emitted.ns.get_name(s) for s in signals}
+    def join(index):
+        return "{" + ", ".join(names[id(signals[i])] for i in index) + "}", sum(len(signals[i]) for i in index)
+    def hexes(index):
+        for row in trace:
+            v = 0
+            for i in index:
+                v = v << len(signals[i]) | row[i] & (1 << len(signals[i])) - 1
+            yield f"{v:x}"
+    ports, wires = "", ""
+    for index, bus in ((ins, "in"), (outs, "out")):
+        high = sum(len(signals[i]) for i in index)
+        for i in index:
+            ports += f", .{names[id(signals[i])]}({bus}[{high - 1}:{high - len(signals[i])}])"
+            high  -= len(signals[i])
+    bench = TESTBENCH.format(iw=max(1, join(ins)[1]), ow=max(1, join(outs)[1]), n=len(trace), ports=ports)
+    for name, data in (("dut.v", text), ("tb.v", bench), ("inputs.hex", "\n".join(hexes(ins))),
+                       ("outputs.hex", "\n".join(hexes(outs))), *emitted.data_files.items()):
+        with open(os.path.join(path, name), "w") as f:
+            f.write(data)
+    subprocess.run(["iverilog", "-g2005", "-o", "tb", "tb.v", "dut.v"], cwd=path, check=True, capture_output=True)
+    result = subprocess.run(["vvp", "-n", "tb"], cwd=path, check=True, capture_output=True, text=True).stdout
+    assert "SAME" in result, result
+    return trace
+
+
+def _copy(f):
+    """The fragment with containers of its own: simulator and converter both change theirs."""
+    return _Fragment(list(f.comb), {k: list(v) for k, v in f.sync.items()}, set(f.specials), _ClockDomainList(f.clock_domains))
+
+
+def throttle(seed, probability):
+    """Infinite stream of booleans, True with `probability`: the random valid or ready of a test."""
+    prng = random.Random(seed)
+    while True:
+        yield prng.random() < probability
+
+
+def feed(endpoint, items, probability=1.0, seed=1):
+    """Generator: send dicts of payload/param (and `first`, `last`) fields through a stream sink with random gaps."""
+    go = throttle(seed, probability)
+    for item in items:
+        while not next(go):
+            yield
+        for k, v in item.items():
+            yield getattr(endpoint, k).eq(v)
+        yield endpoint.valid.eq(1)
+        yield
+        while not (yield endpoint.ready):
+            yield
+        yield endpoint.valid.eq(0)
+
+
+def drain(endpoint, out, n, probability=1.0, seed=2, timeout=100000):
+    """Generator: append `n` dicts of all payload/param fields and `last` of a stream source to list `out`, randomly stalling.
+
+    Checks that the payload is stable while stalled. AssertionError after `timeout` cycles.
+    """
+    go     = throttle(seed, probability)
+    fields = [f[0] for f in endpoint.description.payload_layout + endpoint.description.param_layout] + ["first", "last"]
+    held   = None
+    while len(out) < n:
+        ready = next(go)
+        yield endpoint.ready.eq(int(ready))
+        yield
+        timeout -= 1
+        assert timeout > 0, f"only {len(out)} of {n} items came out"
+        valid, taken = (yield endpoint.valid), (yield endpoint.ready)
+        item = {}
+        if valid:
+            for f in fields:
+                item[f] = (yield getattr(endpoint, f))
+            assert held is None or held == item, f"payload changed while stalled: {held} to {item}"
+        else:
+            assert held is None, "valid fell before ready"
+        held = item if valid and not taken else None
+        if valid and taken:
+            out.append(item)
+    yield endpoint.ready.eq(0)
