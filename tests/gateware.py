@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Run a gateware block twice on the same vectors: in Migen's simulator, then as emitted Verilog in Icarus.
+"""Run a gateware block twice on the same vectors: in Migen's simulator, then as emitted Verilog (Icarus, or Verilator where
+there are many).
 
 The two disagree on signed arithmetic (LiteX prints `-8'd1`, which is unsigned), so a block counts as tested only when both
 agree in every cycle on every output.
@@ -18,30 +19,37 @@ from litex.gen.fhdl.verilog import convert
 MINUS_UNSIGNED = re.compile(r"-\d+'d")
 
 TESTBENCH = """
-module tb;
-    reg clk = 0;
+module tb(input clk);
     reg [{iw}-1:0] inputs  [0:{n}-1];
     reg [{ow}-1:0] outputs [0:{n}-1];
-    reg  [{iw}-1:0] in;
+    wire [{iw}-1:0] in = inputs[i];
     wire [{ow}-1:0] out;
-    integer i, errors = 0;
+    integer i = 0, errors = 0;
     dut dut(.sys_clk(clk), .sys_rst(1'b0){ports});
     initial begin
         $readmemh("inputs.hex", inputs);
         $readmemh("outputs.hex", outputs);
-        for (i = 0; i < {n}; i = i + 1) begin
-            in = inputs[i]; #5;
-            if (out !== outputs[i]) begin
-                errors = errors + 1;
-                if (errors < 4) $display("cycle %0d: verilog %h, migen %h", i, out, outputs[i]);
-            end
-            clk = 1; #5; clk = 0;
+    end
+    always @(posedge clk) begin
+        i <= i + 1;
+        if (out !== outputs[i]) begin
+            errors = errors + 1;
+            if (errors < 4) $display("cycle %0d: verilog %h, migen %h", i, out, outputs[i]);
         end
-        if (errors == 0) $display("SAME"); else $display("%0d cycles differ", errors);
-        $finish;
+        if (i == {n} - 1) begin
+            if (errors == 0) $display("SAME"); else $display("%0d cycles differ", errors);
+            $finish;
+        end
     end
 endmodule
 """
+CLOCK = "module clock; reg clk = 0; always #5 clk = !clk; tb tb(.clk(clk)); endmodule\n"
+MAIN  = """#include "Vtb.h"
+#include "verilated.h"
+double sc_time_stamp() { return 0; }
+int main() { Vtb t; while (!Verilated::gotFinish()) { t.clk = 0; t.eval(); t.clk = 1; t.eval(); } }
+"""
+LONG  = 2000   # Cycles from which compiling with Verilator is quicker than interpreting with Icarus.
 
 
 def flatten_ios(ios):
@@ -54,7 +62,7 @@ def flatten_ios(ios):
 
 
 def run_block(dut, generators, ios, path):
-    """Simulate `dut` with `generators` in Migen; replay every cycle through its Verilog in Icarus under folder `path`.
+    """Simulate `dut` with `generators` in Migen; replay every cycle through its Verilog under folder `path`.
 
     ios: Signals, Records or Endpoints that are the block's ports; their directions are found. AssertionError on any
     difference, and on any `-N'd` in the Verilog.
@@ -85,6 +93,10 @@ def run_block(dut, generators, ios, path):
     text    = re.sub(r"^(reg \[\d+:0\] (\w+)\[0:(\d+)\];)$", r"\1\ninteger init_\2; initial for (init_\2 = 0; init_\2 <= \3; "
         r"init_\2 = init_\2 + 1) \2[init_\2] = 0;", text, flags=re.M)
     names   = {id(s): emitted.ns.get_name(s) for s in signals}
+    # LiteX gives registers that are ports no initial value.
+    resets  = "".join(f"initial {names[id(signals[i])]} = {len(signals[i])}'d{signals[i].reset.value & (1 << len(signals[i])) - 1};\n"
+        for i in outs if re.search(rf"output\s+reg\b[^,;]*\b{names[id(signals[i])]}\b", text))
+    text    = text.replace("endmodule", resets + "endmodule")
     def join(index):
         return "{" + ", ".join(names[id(signals[i])] for i in index) + "}", sum(len(signals[i]) for i in index)
     def hexes(index):
@@ -100,12 +112,19 @@ def run_block(dut, generators, ios, path):
             ports += f", .{names[id(signals[i])]}({bus}[{high - 1}:{high - len(signals[i])}])"
             high  -= len(signals[i])
     bench = TESTBENCH.format(iw=max(1, join(ins)[1]), ow=max(1, join(outs)[1]), n=len(trace), ports=ports)
-    for name, data in (("dut.v", text), ("tb.v", bench), ("inputs.hex", "\n".join(hexes(ins))),
-                       ("outputs.hex", "\n".join(hexes(outs))), *emitted.data_files.items()):
+    for name, data in (("dut.v", text), ("tb.v", bench), ("clock.v", CLOCK), ("main.cpp", MAIN), ("inputs.hex", "\n".join(hexes(ins)) + "\n"),
+                       ("outputs.hex", "\n".join(hexes(outs)) + "\n"), *emitted.data_files.items()):
         with open(os.path.join(path, name), "w") as f:
             f.write(data)
-    subprocess.run(["iverilog", "-g2005", "-o", "tb", "tb.v", "dut.v"], cwd=path, check=True, capture_output=True)
-    result = subprocess.run(["vvp", "-n", "tb"], cwd=path, check=True, capture_output=True, text=True).stdout
+    run = lambda *command: subprocess.run(command, cwd=path, check=True, capture_output=True, text=True).stdout
+    if len(trace) < LONG:
+        run("iverilog", "-g2005", "-s", "clock", "-o", "tb", "clock.v", "tb.v", "dut.v")
+        result = run("vvp", "-n", "tb")
+    else:
+        run("verilator", "-O3", "--cc", "--exe", "--build", "--top-module", "tb", "--x-assign", "unique", "--x-initial", "unique",
+            "-Wno-fatal", "-Wno-lint", "-Wno-COMBDLY", "-Wno-BLKANDNBLK", "-MAKEFLAGS", "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1",
+            "tb.v", "dut.v", "main.cpp")
+        result = run("obj_dir/Vtb")
     assert "SAME" in result, result
     return trace
 
