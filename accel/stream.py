@@ -1,127 +1,193 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""DRAM to beats: linear reads over one or more native ports, ahead of their use."""
+"""The weight stream's source: linear reads from DRAM over one or more native ports, delivered in order as beats."""
 
-from migen import *
+from functools import reduce
+from operator import or_
 
-from litedram.frontend.dma import LiteDRAMDMAReader
+from migen import Array, If, ResetInserter, Signal, bits_for, log2_int
 
 from litex.gen import LiteXModule
 from litex.soc.interconnect import stream
+from litedram.frontend.dma import LiteDRAMDMAReader
 
 from .config import UNIT_BYTES, check
 
-CHUNK_UNITS    = 64   # Consecutive units that one port reads before the next port's turn: 2 KB, a DRAM row of 16 pins.
-UNIT_BITS      = 27
-COMMAND_LAYOUT = [("address", UNIT_BITS), ("units", UNIT_BITS)]
-COMMANDS       = 4    # Reads that can be queued.
+CHUNK_UNITS = 2048//UNIT_BYTES   # Units that one port reads in a row: a DRAM page of a 16-bit chip.
+COMMANDS    = 4                  # Commands that wait.
+SEGMENTS    = 4                  # Parts of commands that wait at each port.
 
 
-class _Walker(LiteXModule):
-    """Turns commands into word addresses, one a clock, in order.
+class _PortReader(LiteXModule):
+    """Reads segments of up to CHUNK_UNITS units through one native port into a buffer of `buffer_bytes`, without gaps.
 
-    sink: commands. source: word (address in port words), port (whose turn it is). With `only` it leaves out all chunks but those
-    of that port, at one clock per chunk left out.
+    A read is only issued when its word can be stored: that is LiteDRAMDMAReader's reservation, and its FIFO is the buffer.
+    clear: level; drops waiting segments, ends the running one, and lets out (and drops) what is outstanding. pending: level.
     """
-    def __init__(self, n_ports, words_per_unit, only=None):
-        shift       = log2_int(words_per_unit)
-        self.sink   = sink   = stream.Endpoint(COMMAND_LAYOUT)
-        self.source = source = stream.Endpoint([("word", UNIT_BITS + shift), ("port", max(1, log2_int(n_ports)))])
+    def __init__(self, port, buffer_bytes):
+        port_bytes   = port.data_width//8
+        self.sink    = sink   = stream.Endpoint([("address", 27), ("units", bits_for(CHUNK_UNITS))])
+        self.source  = source = stream.Endpoint([("data", port.data_width)])
+        self.clear   = Signal()
+        self.pending = Signal()
 
         # # #
 
-        chunk_words   = CHUNK_UNITS*words_per_unit
-        word, left    = Signal(UNIT_BITS + shift), Signal(UNIT_BITS + shift)
-        turn          = Signal(max(1, log2_int(n_ports)))
-        mine, to_next = Signal(), Signal(max=chunk_words + 1)
-        if n_ports > 1:
-            self.comb += turn.eq(word[log2_int(chunk_words):])
+        shift = log2_int(UNIT_BYTES//port_bytes)
+        depth = max(16, buffer_bytes//port_bytes)
+
+        # Segments to word addresses; the next segment's first word follows the last one's at once. A word that is offered
+        # to the port stays offered.
+        self.segments = segments = stream.SyncFIFO(sink.description, SEGMENTS)
+        self.dma      = dma      = LiteDRAMDMAReader(port, fifo_depth=depth, fifo_buffered=True)
+        active, load, issued     = Signal(), Signal(), Signal()
+        address = Signal(port.address_width)
+        left    = Signal(len(sink.units) + shift)
         self.comb += [
-            mine.eq(1 if only is None else turn == only),
-            to_next.eq(chunk_words - word[:log2_int(chunk_words)]),
-            source.valid.eq((left != 0) & mine), source.word.eq(word), source.port.eq(turn),
-            sink.ready.eq(left == 0),
+            sink.connect(segments.sink),
+            dma.sink.valid.eq(active),
+            dma.sink.address.eq(address),
+            issued.eq(active & dma.sink.ready),
+            load.eq(~active | (issued & (left == 0))),
+            segments.source.ready.eq(load),
         ]
         self.sync += [
-            If(sink.valid & sink.ready,
-                word.eq(sink.address << shift), left.eq(sink.units << shift),
-            ).Elif(source.valid & source.ready,
-                word.eq(word + 1), left.eq(left - 1),
-            ).Elif((left != 0) & ~mine,
-                word.eq(word + to_next), left.eq(Mux(left > to_next, left - to_next, 0)),
-            )
+            If(load,
+                active.eq(segments.source.valid & ~self.clear),
+                address.eq(segments.source.address << shift),
+                left.eq((segments.source.units << shift) - 1),
+            ).Elif(issued,
+                address.eq(address + 1),
+                left.eq(left - 1),
+            ),
+            If(self.clear, left.eq(0)),
         ]
+
+        # Words: one register between block RAM and logic.
+        self.buffer = buffer = ResetInserter()(stream.Buffer(source.description))
+        words       = Signal(max=depth + 2)   # Issued, and not in the register yet.
+        self.comb += [
+            dma.source.connect(buffer.sink),
+            buffer.source.connect(source),
+            buffer.reset.eq(self.clear),
+            self.pending.eq(segments.source.valid | active | (words != 0) | source.valid),
+        ]
+        self.sync += words.eq(words + issued - (dma.source.valid & dma.source.ready))
 
 
 class LlamaStreamReader(LiteXModule):
-    """Reads commands' bytes from DRAM in order and delivers them as beats.
+    """Linear reads from DRAM as one stream of beats of `beat_bytes`, read ahead as far as buffers go.
 
-    ports: 1, 2 or 4 native LiteDRAM ports of one width (2 to 32 bytes); with more than one, chunks of 2 KB alternate over them, so
-    that one port's row change hides behind another's reads. fifo_bytes: buffer, shared out over the ports; a read is only
-    issued when its word has a place there. beat_bytes: width of `source`.
+    ports: 1, 2 or 4 native ports of one width, 2 to 32 bytes: chunks of 2 KB, aligned to 2 KB of address, alternate over them
+    so that a port opens the next bank while another one reads. fifo_bytes: prefetch buffer of all ports together (at least
+    16 words each).
 
-    sink: commands, address and length in units of 32 bytes; COMMANDS of them are queued, and the reads of one are issued while
-    the data of those before it is still on its way. source: {data}, bytes in order, the first in the low bits.
-    flush: level; drops everything queued and outstanding until `idle` (nothing queued, outstanding or buffered).
+    sink:   commands: `units` units of 32 bytes from unit `address` on. Their beats follow each other in order; reads of the
+            next command are issued while beats of the one before still wait. COMMANDS queue up.
+    source: beats. At most one word of a port, and one beat, a clock.
+    flush:  pulse or level; drops all that is queued, outstanding or buffered. No command is taken until that is done.
+    idle:   nothing is queued, outstanding or buffered.
+    beat, no_data, no_room: a beat is taken; it is wanted but not there; it is there but not wanted (for counters).
     """
-    def __init__(self, ports, beat_bytes, fifo_bytes):
-        check(len(ports) in (1, 2, 4), f"{len(ports)} DRAM ports, must be 1, 2 or 4")
+    def __init__(self, ports, beat_bytes, fifo_bytes=8192):
+        check(len(ports) in (1, 2, 4), f"{len(ports)} ports, must be 1, 2 or 4")
         width = ports[0].data_width
-        check(width//8 in (2, 4, 8, 16, 32), f"DRAM ports are {width} bits wide, must be 16 to 256")
-        self.sink   = sink   = stream.Endpoint(COMMAND_LAYOUT)
-        self.source = source = stream.Endpoint([("data", 8*beat_bytes)])
-        self.flush  = flush  = Signal()
-        self.idle   = idle   = Signal()
+        check(width in (16, 32, 64, 128, 256), f"port width is {width} bits, must be 16, 32, 64, 128 or 256")
+        check(all(p.data_width == width for p in ports), "ports differ in width")
+        self.sink    = sink   = stream.Endpoint([("address", 27), ("units", 27)])
+        self.source  = source = stream.Endpoint([("data", beat_bytes*8)])
+        self.flush   = Signal()
+        self.idle    = Signal()
+        self.beat    = Signal()
+        self.no_data = Signal()
+        self.no_room = Signal()
 
         # # #
 
-        words_per_unit = UNIT_BYTES*8//width
-        depth          = max(16, fifo_bytes*8//width//len(ports))
+        clear, flushing = Signal(), Signal()
+        self.comb += clear.eq(self.flush | flushing)
+        self.sync += If(self.flush, flushing.eq(1)).Elif(self.idle, flushing.eq(0))
 
-        # Commands go to every port's walker, and to the one that merges.
-        walkers = [_Walker(len(ports), words_per_unit, only=i if len(ports) > 1 else None) for i in range(len(ports))]
-        merge   = _Walker(len(ports), words_per_unit)
-        queues  = []
-        for walker in (*walkers, merge):
-            queue  = ResetInserter()(stream.SyncFIFO(COMMAND_LAYOUT, COMMANDS))
-            walker = ResetInserter()(walker)
-            self.submodules += queue, walker
-            self.comb += [queue.reset.eq(flush), walker.reset.eq(flush), queue.source.connect(walker.sink)]
-            queues.append(queue)
-        everyone = Signal()
-        self.comb += everyone.eq(Cat(*[q.sink.ready for q in queues]) == 2**len(queues) - 1)
-        self.comb += sink.ready.eq(everyone & ~flush)
-        for queue in queues:
-            self.comb += [queue.sink.valid.eq(sink.valid & everyone & ~flush),
-                queue.sink.address.eq(sink.address), queue.sink.units.eq(sink.units)]
+        def clearable(module):
+            """`module`, reset while flushing."""
+            module = ResetInserter()(module)
+            self.comb += module.reset.eq(clear)
+            return module
 
-        # Ports: reads ahead as far as the buffer goes.
-        dmas, levels = [], []
-        for i, (port, walker) in enumerate(zip(ports, walkers)):
-            dma   = LiteDRAMDMAReader(port, fifo_depth=depth, fifo_buffered=depth > 32)
-            level = Signal(max=depth + 1, name=f"outstanding_{i}")
-            issue, taken = Signal(), Signal()
-            self.submodules += dma
-            self.comb += [
-                dma.sink.valid.eq(walker.source.valid & ~flush), dma.sink.address.eq(walker.source.word),
-                walker.source.ready.eq(dma.sink.ready & ~flush),
-                issue.eq(dma.sink.valid & dma.sink.ready), taken.eq(dma.source.valid & dma.source.ready),
-            ]
-            self.sync += level.eq(level + issue - taken)
-            dmas.append(dma)
-            levels.append(level)
-
-        # Merge in order of address, then to beats.
-        self.converter = converter = ResetInserter()(stream.Converter(width, 8*beat_bytes))
-        word           = Signal(width)
-        valid          = Signal()
+        # Commands to segments that end at chunk borders: two clocks each, one to measure and one to hand over.
+        self.commands = commands = clearable(stream.SyncFIFO(sink.description, COMMANDS))
+        address, left = Signal(27), Signal(27)
+        room          = Signal(bits_for(CHUNK_UNITS))
+        units         = Signal(bits_for(CHUNK_UNITS))
+        ready, push   = Signal(), Signal()
+        chunk_bits    = log2_int(CHUNK_UNITS)
         self.comb += [
-            converter.reset.eq(flush),
-            Case(merge.source.port, {i: [word.eq(dma.source.data), valid.eq(dma.source.valid)] for i, dma in enumerate(dmas)}),
-            converter.sink.valid.eq(valid & merge.source.valid & ~flush), converter.sink.data.eq(word),
-            merge.source.ready.eq(valid & converter.sink.ready & ~flush),
-            [dma.source.ready.eq(flush | (merge.source.valid & converter.sink.ready & (merge.source.port == i)))
-                for i, dma in enumerate(dmas)],
-            source.valid.eq(converter.source.valid), source.data.eq(converter.source.data),
-            converter.source.ready.eq(source.ready),
+            sink.connect(commands.sink, omit={"valid", "ready"}),
+            commands.sink.valid.eq(sink.valid & ~clear),
+            sink.ready.eq(commands.sink.ready & ~clear),
+            commands.source.ready.eq(left == 0),
+            room.eq(CHUNK_UNITS - address[:chunk_bits]),
         ]
-        self.sync += idle.eq(Cat(*levels) == 0)
+        self.sync += [
+            If(left == 0,
+                If(commands.source.valid, address.eq(commands.source.address), left.eq(commands.source.units)),
+            ).Elif(~ready,
+                ready.eq(1),
+                If(left < room, units.eq(left)).Else(units.eq(room)),
+            ).Elif(push,
+                ready.eq(0),
+                address.eq(address + units),
+                left.eq(left - units),
+            ),
+            If(clear, left.eq(0), ready.eq(0)),
+        ]
+
+        # Segments to their ports, and the order they are in.
+        port_bits  = max(1, log2_int(len(ports)))
+        self.order = order = clearable(stream.SyncFIFO([("port", port_bits), ("units", len(units))], 2*SEGMENTS*len(ports)))
+        readers    = []
+        target     = Signal(port_bits)
+        for i, port in enumerate(ports):
+            reader = _PortReader(port, fifo_bytes//len(ports))
+            self.add_module(f"port{i}", reader)
+            self.comb += [
+                reader.clear.eq(clear),
+                reader.sink.valid.eq(push & (target == i)),
+                reader.sink.address.eq(address),
+                reader.sink.units.eq(units),
+            ]
+            readers.append(reader)
+        self.comb += [
+            target.eq(address[chunk_bits:chunk_bits + port_bits] if len(ports) > 1 else 0),
+            push.eq(ready & order.sink.ready & Array([r.sink.ready for r in readers])[target]),
+            order.sink.valid.eq(push),
+            order.sink.port.eq(target),
+            order.sink.units.eq(units),
+        ]
+
+        # Words in that order.
+        self.converter = converter = clearable(stream.Converter(width, beat_bytes*8))
+        self.out       = out       = clearable(stream.Buffer(source.description))
+        shift, now     = log2_int(UNIT_BYTES*8//width), order.source
+        word, last     = Signal(len(units) + shift), Signal(len(units) + shift)
+        moved          = Signal()
+        self.comb += [
+            converter.sink.valid.eq(now.valid & Array([r.source.valid for r in readers])[now.port]),
+            converter.sink.data.eq(Array([r.source.data for r in readers])[now.port]),
+            *[r.source.ready.eq(now.valid & (now.port == i) & converter.sink.ready) for i, r in enumerate(readers)],
+            moved.eq(converter.sink.valid & converter.sink.ready),
+            last.eq((now.units << shift) - 1),
+            now.ready.eq(moved & (word == last)),
+            converter.source.connect(out.sink, omit={"valid_token_count"}),
+            out.source.connect(source),
+        ]
+        self.sync += [
+            If(moved, word.eq(word + 1)),
+            If(now.ready | clear, word.eq(0)),
+        ]
+
+        self.comb += [
+            self.idle.eq(~reduce(or_, [commands.source.valid, left != 0, now.valid, source.valid, *[r.pending for r in readers]])),
+            self.beat.eq(source.valid & source.ready),
+            self.no_data.eq(source.ready & ~source.valid),
+            self.no_room.eq(source.valid & ~source.ready),
+        ]

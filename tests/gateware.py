@@ -88,7 +88,7 @@ def run_block(dut, generators, ios, path):
     clock   = ClockDomain("sys")
     verilog.clock_domains.append(clock)
     emitted = convert(verilog, ios={clock.clk, clock.rst, *signals}, name="dut")
-    text    = str(emitted)
+    text    = emitted.main_source
     assert not MINUS_UNSIGNED.search(text), MINUS_UNSIGNED.findall(text)
     text    = re.sub(r"^(reg \[\d+:0\] (\w+)\[0:(\d+)\];)$", r"\1\ninteger init_\2; initial for (init_\2 = 0; init_\2 <= \3; "
         r"init_\2 = init_\2 + 1) \2[init_\2] = 0;", text, flags=re.M)

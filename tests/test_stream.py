@@ -1,79 +1,172 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The stream reader against a memory behind LiteDRAM native ports with random latency and stalls."""
+"""LlamaStreamReader on modelled native ports: order, alternation, prefetch, reservation, flush."""
 
+from collections import deque
 import random
 
 import pytest
+from migen import Signal, passive
+
 from litedram.common import LiteDRAMNativePort
-from migen import passive
+from litex.gen import LiteXModule
 
-from gateware import drain, feed, run_block
-from litellama.accel.stream import LlamaStreamReader
-
-
-def content(word, port_bytes):
-    """What the memory holds: 16-bit numbers counting up, as the integer of one port word."""
-    return sum(((word*port_bytes//2 + k)*40503 & 0xFFFF) << 16*k for k in range(port_bytes//2))
+from gateware import drain, feed, run_block, throttle
+from litellama.accel.stream import CHUNK_UNITS, LlamaStreamReader
+from test_unpack import shown
 
 
-@passive
-def memory(port, seed, stats):
-    """Answers a native read port: commands and answers stall at random, 3 to 20 clocks of latency."""
-    prng, due, clock = random.Random(seed), [], 0
+class Reader(LiteXModule):
+    """LlamaStreamReader behind ports of its own; outputs are combinational copies."""
+    def __init__(self, n_ports, port_bytes, beat_bytes, fifo_bytes):
+        self.ports  = [LiteDRAMNativePort("read", 32 - port_bytes.bit_length(), port_bytes*8) for _ in range(n_ports)]
+        self.reader = r = LlamaStreamReader(self.ports, beat_bytes, fifo_bytes)
+        self.source = shown(self, r.source)
+        self.ios    = [r.sink, self.source, r.flush]
+        for p in self.ports:
+            self.ios += [p.cmd.ready, p.rdata.valid, p.rdata.data]
+            for s in (p.cmd.valid, p.cmd.we, p.rdata.ready, p.cmd.addr):
+                copy = Signal.like(s)
+                self.comb += copy.eq(s)
+                self.ios.append(copy)
+        for s in (r.idle, r.beat, r.no_data, r.no_room):
+            copy = Signal()
+            self.comb += copy.eq(s)
+            self.ios.append(copy)
+
+
+def content(address, n):
+    """The n bytes of DRAM at a byte address, as a little-endian integer: each byte is a hash of where it is."""
+    return int.from_bytes(bytes((a*2654435761 >> 13) & 255 for a in range(address, address + n)), "little")
+
+
+def memory(port, log, accept, latency, seed, spread=0):
+    """Generator: one native port's DRAM; takes commands with probability `accept`, answers in order `latency` or more clocks
+    later. Appends every word address to `log`. AssertionError if a word comes that cannot be stored."""
+    prng, go, queue, clock, held = random.Random(seed), throttle(seed + 1, accept), deque(), 0, None
     while True:
-        if (yield port.cmd.valid) and (yield port.cmd.ready):
-            due.append((clock + prng.randint(3, 20), (yield port.cmd.addr)))
-            stats.append(due[-1][1])
-        if (yield port.rdata.valid):
-            assert (yield port.rdata.ready), "a read was issued that cannot be stored"
-        yield port.cmd.ready.eq(int(prng.random() < 0.7))
-        answer = bool(due) and due[0][0] <= clock and prng.random() < 0.8
-        yield port.rdata.valid.eq(int(answer))
-        if answer:
-            yield port.rdata.data.eq(content(due.pop(0)[1], port.data_width//8))
-        clock += 1
+        yield port.cmd.ready.eq(int(next(go)))
+        word = queue.popleft()[1] if queue and queue[0][0] <= clock else None
+        yield port.rdata.valid.eq(word is not None)
+        if word is not None:
+            yield port.rdata.data.eq(content(word*port.data_width//8, port.data_width//8))
         yield
+        clock += 1
+        if word is not None:
+            assert (yield port.rdata.ready), "a word came back that cannot be stored"
+        valid, address = (yield port.cmd.valid), (yield port.cmd.addr)
+        assert held is None or (valid and address == held), "a command was withdrawn or changed"
+        held = address if valid else None
+        if valid and (yield port.cmd.ready):
+            assert not (yield port.cmd.we)
+            log.append(address)
+            due  = clock + latency + prng.randrange(spread + 1)
+            due  = max(due, queue[-1][0] + 1) if queue else due
+            held = None
+            queue.append((due, address))
 
 
-@pytest.mark.parametrize("n_ports, port_bytes, beat_bytes", [(1, 16, 16), (2, 16, 16), (4, 8, 16), (1, 2, 4), (1, 32, 8)])
-def test_order(tmp_path, n_ports, port_bytes, beat_bytes):
-    """Every byte of every command comes once, in order, whatever the port and beat widths; reads alternate over the ports."""
-    ports    = [LiteDRAMNativePort("both", address_width=24, data_width=8*port_bytes) for _ in range(n_ports)]
-    dut      = LlamaStreamReader(ports, beat_bytes, fifo_bytes=32*port_bytes*n_ports)
-    commands = [dict(address=61, units=9), dict(address=500, units=1), dict(address=64, units=64)]
-    beats    = sum(c["units"] for c in commands)*32//beat_bytes
-    out, reads = [], [[] for _ in ports]
-    ios      = [dut.sink, dut.source, dut.flush, dut.idle]
-    for p in ports:
-        ios += [p.cmd, p.rdata]
-    run_block(dut, [feed(dut.sink, commands, 0.5), drain(dut.source, out, beats, 0.7),
-        *[memory(p, i, r) for i, (p, r) in enumerate(zip(ports, reads))]], ios, tmp_path)
-    expected = []
-    for c in commands:
-        words   = range(c["address"]*32//port_bytes, (c["address"] + c["units"])*32//port_bytes)
-        data    = b"".join(content(w, port_bytes).to_bytes(port_bytes, "little") for w in words)
-        expected += [int.from_bytes(data[i:i + beat_bytes], "little") for i in range(0, len(data), beat_bytes)]
-    assert [o["data"] for o in out] == expected
-    for i, words in enumerate(reads):
-        assert all(w*port_bytes//2048 % n_ports == i for w in words)
+def expected(commands, beat_bytes):
+    """Beats of [(address, units)], in order."""
+    return [content(32*a + i, beat_bytes) for a, units in commands for i in range(0, 32*units, beat_bytes)]
 
 
-def test_flush(tmp_path):
-    """flush drops what is queued and outstanding; the next command's data is the first to come."""
-    port = LiteDRAMNativePort("both", address_width=24, data_width=128)
-    dut  = LlamaStreamReader([port], 16, 512)
-    out  = []
-    def main():
-        yield from feed(dut.sink, [dict(address=0, units=40), dict(address=100, units=9)])
-        for _ in range(30):
+COMMANDS = [(5, 3), (61, 7), (130, 1), (1000, 0), (255, 2), (184, 12), (63, 1), (1 << 20, 4)]
+
+
+@pytest.mark.parametrize("n_ports, port_bytes, beat_bytes, accept, spread, draining", [(1, 16, 16, 1, 0, 1), (1, 2, 4, 0.8, 5, 1),
+    (2, 16, 16, 0.7, 30, 0.6), (4, 16, 8, 1, 10, 1), (2, 8, 16, 0.9, 8, 0.7), (4, 32, 16, 0.5, 20, 0.8), (1, 32, 4, 1, 0, 1)])
+def test_reads(n_ports, port_bytes, beat_bytes, accept, spread, draining, tmp_path):
+    """Commands of all alignments: every beat in order, every word read once, chunks on their ports."""
+    dut      = Reader(n_ports, port_bytes, beat_bytes, 1024)
+    commands = COMMANDS + [(64, 64), (300, 90)]*(n_ports*port_bytes == 16)
+    want     = expected(commands, beat_bytes)
+    got, logs, idles = [], [[] for _ in dut.ports], []
+
+    def finish():
+        while len(got) < len(want):
+            idles.append((yield dut.reader.idle))
             yield
-        yield dut.flush.eq(1)
         for _ in range(4):
             yield
-        while not (yield dut.idle):
+        assert (yield dut.reader.idle)
+
+    run_block(dut, [feed(dut.reader.sink, [dict(address=a, units=n) for a, n in commands], 0.3), finish(),
+        drain(dut.source, got, len(want), draining),
+        *[passive(memory)(p, log, accept, 12, i, spread) for i, (p, log) in enumerate(zip(dut.ports, logs))]], dut.ios, tmp_path)
+    assert [g["data"] for g in got] == want
+    words = 32//port_bytes
+    for i, log in enumerate(logs):
+        assert log == [w for a, n in commands for w in range(a*words, (a + n)*words)
+            if w//(words*CHUNK_UNITS) % n_ports == i]
+
+
+@pytest.mark.parametrize("n_ports, port_bytes", [(1, 16), (2, 16), (1, 8)])
+def test_full_rate_and_prefetch(n_ports, port_bytes, tmp_path):
+    """While beats wait, the reads of later commands are issued until the buffer is full; then a word a clock comes out, across
+    chunk and command borders."""
+    dut, depth = Reader(n_ports, port_bytes, port_bytes, 2048), 2048//port_bytes
+    commands   = [(7, 20), (64 - 10, 30), (200, 70), (1024, 20)]
+    want       = expected(commands, port_bytes)
+    got, logs  = [], [[] for _ in dut.ports]
+
+    def take():
+        for _ in range(depth + 100):
             yield
-        yield dut.flush.eq(0)
-        yield from feed(dut.sink, [dict(address=7, units=2)])
-        yield from drain(dut.source, out, 4)
-    run_block(dut, [main(), memory(port, 3, [])], [dut.sink, dut.source, dut.flush, dut.idle, port.cmd, port.rdata], tmp_path)
-    assert [o["data"] for o in out] == [content(w, 16) for w in range(14, 18)]
+        ahead = sum(map(len, logs))
+        assert ahead <= depth + 4 + 3*n_ports       # No more than can be stored, buffer registers included.
+        assert ahead >= depth if n_ports == 1 else ahead > 40*32//port_bytes
+        yield dut.source.ready.eq(1)
+        clocks = 0
+        while len(got) < len(want):
+            yield
+            clocks += 1
+            if (yield dut.source.valid):
+                got.append((yield dut.source.data))
+                assert (yield dut.reader.beat) and not (yield dut.reader.no_data)
+        assert clocks <= len(want) + 10
+
+    run_block(dut, [feed(dut.reader.sink, [dict(address=a, units=n) for a, n in commands]), take(),
+        *[passive(memory)(p, log, 1, 10, i) for i, (p, log) in enumerate(zip(dut.ports, logs))]], dut.ios, tmp_path)
+    assert got == want
+
+
+@pytest.mark.parametrize("n_ports, port_bytes, beat_bytes", [(1, 16, 16), (2, 4, 16), (2, 32, 8)])
+def test_flush(n_ports, port_bytes, beat_bytes, tmp_path):
+    """Whatever is queued, outstanding or buffered is dropped; idle says when; the next command starts clean. Flush as a pulse
+    and as a level, at many moments."""
+    dut  = Reader(n_ports, port_bytes, beat_bytes, 512)
+    prng = random.Random(9)
+    r    = dut.reader
+
+    def command(address, units):
+        yield r.sink.valid.eq(1)
+        yield r.sink.address.eq(address)
+        yield r.sink.units.eq(units)
+        yield
+        while not (yield r.sink.ready):
+            yield
+        yield r.sink.valid.eq(0)
+
+    def bench():
+        for i in range(8):
+            yield dut.source.ready.eq(i & 1)
+            for _ in range(1 + i % 4):
+                yield from command(prng.randrange(4096), prng.randrange(1, 80))
+            for _ in range(prng.randrange(60)):
+                yield
+            yield r.flush.eq(1)
+            yield
+            if i % 3 == 0:
+                while not (yield r.idle):
+                    yield
+            yield r.flush.eq(0)
+            yield
+            while not (yield r.idle):
+                yield
+            assert not (yield dut.source.valid)
+            commands, got = [(prng.randrange(4096), 3)], []
+            yield from command(*commands[0])
+            yield from drain(dut.source, got, 96//beat_bytes)
+            assert [g["data"] for g in got] == expected(commands, beat_bytes)
+
+    run_block(dut, [bench(), *[passive(memory)(p, [], 0.8, 15, i, 10) for i, p in enumerate(dut.ports)]], dut.ios, tmp_path)

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The decoder core: this file only wires, in data-flow order (accel/README.md has the figure)."""
+
+from functools import reduce
+from operator import or_
+
+from migen import *
+
+from litex.gen import LiteXModule
+from litex.soc.interconnect.csr import CSR, CSRField, CSRStatus, CSRStorage
+from litex.soc.interconnect.csr_eventmanager import EventManager, EventSourcePulse
+
+from . import image
+from .bfp import LlamaActivations, LlamaBlockFloat
+from .config import BLOCK, UNIT_BYTES, CoreConfig, check
+from .controller import LlamaController, LlamaDims
+from .counters import COUNTERS, LlamaCounters
+from .debug import LlamaDebugWindow
+from .embedding import LlamaEmbedding
+from .function import LlamaFunctionArbiter
+from .kv import LlamaKVOwner
+from .kvquantise import LlamaKVQuantise
+from .matvec import LlamaMatVec
+from .residual import LlamaResidual, LlamaXMemory
+from .rmsnorm import LlamaRMSNorm
+from .rope import LlamaRope
+from .softmax import LlamaSoftmax
+from .stream import LlamaStreamReader
+from .swiglu import LlamaSwiGLU
+from .topk import LlamaTopK
+from .unpack import LlamaUnpack
+from .vector import (DEST_ACT, DEST_KVBUF, DEST_KVQ, DEST_SCALAR, DEST_SCORE, DEST_X, KIND_SCORE, KIND_VALUE, LlamaVPU)
+
+VERSION = 1   # Of the register interface.
+
+
+class LlamaCore(LiteXModule):
+    """Llama-family decoder behind native LiteDRAM ports: one token per `start`, its best logits in a top-k memory.
+
+    config: CoreConfig. ports: `config.ports` native read ports at the controller's own width. `dims`, the controller's inputs and
+    `token_ready` (one-cycle pulse at the end of each pass) are plain signals; add_csr() puts registers in front of them.
+    `bus` is the read-only debug window (`debug_bytes`), `ev` the interrupt.
+    """
+
+    def __init__(self, config=CoreConfig(), ports=(), with_csr=True):
+        check(config.columns == 1, f"columns is {config.columns}: this core decodes with one column so far")
+        check(len(ports) == config.ports, f"{len(ports)} DRAM ports given, the configuration asks for {config.ports}")
+        self.config      = config
+        self.dims        = dims = LlamaDims()
+        self.controller  = ctrl = LlamaController(config, dims)
+        self.token_ready = ctrl.done
+
+        # # #
+
+        def resettable(module):
+            """`module` with a reset that the controller pulls while it drains a failed pass."""
+            module = ResetInserter()(module)
+            self.comb += module.reset.eq(ctrl.clear_datapath)
+            return module
+
+        # Weights: DRAM to beats, beats to blocks (or to the fp32 elements of norms and of the RoPE row).
+        self.reader = reader = LlamaStreamReader(ports, config.beat_bytes, config.fifo_bytes)
+        self.unpack = unpack = resettable(LlamaUnpack(config.lanes))
+
+        # Activations, multiplier array, conversion of results to activations.
+        depth            = config.activation_regions[-1]
+        self.activations = activations = LlamaActivations(config.lanes, config.columns, depth)
+        self.matvec      = matvec      = resettable(LlamaMatVec(config.lanes, config.columns, activations))
+        self.block_float = block_float = resettable(LlamaBlockFloat(config.lanes, activations))
+
+        # Keys and values.
+        self.kv          = kv          = resettable(LlamaKVOwner(config))
+        self.kv_quantise = kv_quantise = resettable(LlamaKVQuantise(config, kv))
+
+        # Stages.
+        self.x         = x         = resettable(LlamaXMemory(config.max_dim))
+        self.embedding = embedding = resettable(LlamaEmbedding(config.lanes))
+        self.rmsnorm   = rmsnorm   = resettable(LlamaRMSNorm(x))
+        self.rope      = rope      = resettable(LlamaRope(config.max_head_dim))
+        self.softmax   = softmax   = resettable(LlamaSoftmax(config, kv))
+        self.residual  = residual  = resettable(LlamaResidual(x))
+        self.swiglu    = swiglu    = resettable(LlamaSwiGLU())
+        self.topk      = topk      = resettable(LlamaTopK(config.max_topk))
+
+        # Reader to unpacker.
+        self.comb += [
+            ctrl.commands.connect(reader.sink), reader.flush.eq(ctrl.flush), ctrl.reader_idle.eq(reader.idle),
+            reader.source.connect(unpack.sink),
+            ctrl.header.valid.eq(unpack.header_valid), ctrl.header.bad_magic.eq(unpack.bad_magic),
+            [getattr(ctrl.header, n).eq(getattr(unpack, n)) for n in ("type", "exponent", "kind", "layer", "rows", "blocks")],
+            unpack.expect_header.eq(ctrl.expect_header), unpack.accept.eq(ctrl.accept), unpack.job.eq(ctrl.job),
+            unpack.vector_blocks.eq(ctrl.vector_blocks), unpack.row_type.eq(dims.embed_type),
+            unpack.row_skip.eq(ctrl.row_skip), unpack.row_blocks.eq(dims.dim_blocks),
+            unpack.vector.connect(rope.vector,    omit={"valid", "ready"}),
+            unpack.vector.connect(rmsnorm.vector, omit={"valid", "ready"}),
+            rope.vector.valid.eq(unpack.vector.valid & ctrl.vector_to_rope),
+            rmsnorm.vector.valid.eq(unpack.vector.valid & ~ctrl.vector_to_rope),
+            unpack.vector.ready.eq(Mux(ctrl.vector_to_rope, rope.vector.ready, rmsnorm.vector.ready)),
+        ]
+
+        # Beats to the array: weights from the stream, or keys and values. The embedding row goes to its own stage.
+        self.comb += [
+            If(ctrl.from_kv, kv.source.connect(matvec.sink),
+            ).Elif(ctrl.stages["embedding"], unpack.weights.connect(embedding.sink),
+            ).Else(unpack.weights.connect(matvec.sink)),
+            matvec.start.eq(ctrl.mv.start), ctrl.mv.ready.eq(matvec.ready_for_start), matvec.n_columns.eq(1),
+            [getattr(matvec, n).eq(getattr(ctrl.mv, n)) for n in ("rows", "blocks", "type", "exponent", "base", "kind")],
+            matvec.emax[0].eq(ctrl.mv.emax),
+        ]
+
+        # Rows to the stage of their kind.
+        routes = [(rope.sink, (image.WK, image.WV, image.WQ)), (residual.sink, (image.WO, image.W2)), (swiglu.sink, (image.W13,)),
+            (softmax.sink, (KIND_SCORE, KIND_VALUE)), (topk.sink, (image.CLASSIFIER,))]
+        ready  = Signal()
+        for sink, kinds in routes:
+            chosen = Signal()
+            self.comb += [
+                chosen.eq(reduce(or_, [matvec.source.kind == k for k in kinds])),
+                matvec.source.connect(sink, omit={"valid", "ready", "kind", "column"} - {n for n, *_ in sink.description.payload_layout}),
+                sink.valid.eq(matvec.source.valid & chosen),
+                If(chosen, ready.eq(sink.ready)),
+            ]
+        self.comb += matvec.source.ready.eq(ready)
+
+        # Vector unit and function table, most urgent client first: what stands in the way of rows, then passes.
+        clients  = (rope, residual, swiglu, softmax, kv_quantise, rmsnorm, embedding)
+        users    = (swiglu, softmax, kv_quantise, rmsnorm)
+        self.vpu      = vpu      = resettable(LlamaVPU(len(clients)))
+        self.function = function = resettable(LlamaFunctionArbiter(len(users)))
+        self.comb += [c.vpu.connect(port) for c, port in zip(clients, vpu.clients)]
+        self.comb += [u.function.connect(port) for u, port in zip(users, function.clients)]
+        self.comb += [port.connect(u.function_result, omit={"ready"}) for u, port in zip(users, function.sources)]
+        self.comb += [vpu.source.connect(m.result, omit={"ready"}) for m in (x, rmsnorm, kv_quantise, softmax)]
+        self.comb += [
+            block_float.valid.eq(vpu.source.valid & (vpu.source.dest == DEST_ACT)), block_float.data.eq(vpu.source.data),
+            block_float.column.eq(vpu.source.column), block_float.last.eq(vpu.source.last),
+            block_float.base.eq(ctrl.bfp.base), block_float.clear.eq(ctrl.bfp.clear),
+            ctrl.bfp.done.eq(block_float.done), ctrl.bfp.emax.eq(block_float.emax),
+        ]
+
+        # Starts, dones and parameters.
+        self.comb += [
+            rope.load.eq(ctrl.rope_load_start), ctrl.rope_load_done.eq(rope.load_done), rope.head_blocks.eq(dims.head_blocks),
+            rope.kv_ready.eq(kv_quantise.ready), kv_quantise.claim.eq(rope.kv_claim),
+            embedding.type.eq(dims.embed_type),
+            x.clear.eq(ctrl.x_start), ctrl.x_done.eq(x.done),
+            rmsnorm.start.eq(ctrl.norm_start), rmsnorm.dim_blocks.eq(dims.dim_blocks), rmsnorm.inv_dim.eq(dims.inv_dim),
+            rmsnorm.eps.eq(dims.eps),
+            kv_quantise.start.eq(ctrl.kv_write_start), ctrl.k_done.eq(kv_quantise.k_done), ctrl.v_done.eq(kv_quantise.v_done),
+            kv_quantise.base.eq(ctrl.layer_kv_base), kv_quantise.sbase.eq(ctrl.layer_kv_sbase),
+            kv_quantise.stride.eq(dims.kv_stride), kv_quantise.context.eq(dims.context),
+            kv_quantise.position.eq(ctrl.position), kv_quantise.k_offset.eq(ctrl.k_offset),
+            kv_quantise.head_blocks.eq(dims.head_blocks), kv_quantise.kv_blocks.eq(dims.kv_blocks),
+            kv.start.eq(ctrl.kv_read_start), kv.read_values.eq(ctrl.kv_read_values), kv.base.eq(ctrl.kv_base),
+            kv.sbase.eq(ctrl.kv_sbase), kv.positions.eq(ctrl.positions), kv.head_blocks.eq(dims.head_blocks),
+            kv.context.eq(dims.context),
+            softmax.clear.eq(ctrl.scores_start), ctrl.scores_done.eq(softmax.scores_done),
+            softmax.start.eq(ctrl.softmax_start), ctrl.softmax_done.eq(softmax.done), softmax.positions.eq(ctrl.positions),
+            softmax.sbase.eq(ctrl.kv_sbase), softmax.score_scale.eq(dims.score_scale),
+            topk.start.eq(ctrl.topk_start), topk.k.eq(dims.topk), ctrl.topk_done.eq(topk.done),
+        ]
+
+        # What this build cannot hold is refused before anything is addressed with it.
+        limits = [(dims.dim_blocks, config.max_dim//BLOCK), (dims.hidden_blocks, config.max_hidden//BLOCK),
+            (dims.q_blocks, config.max_heads_dim//BLOCK), (dims.kv_blocks, config.max_heads_dim//BLOCK),
+            (dims.head_blocks, config.max_head_dim//BLOCK), (dims.context, config.max_context), (dims.topk, config.max_topk)]
+        self.sync += ctrl.over_limit.eq(reduce(or_, [(value > limit) | (value == 0) for value, limit in limits]) |
+            (ctrl.position >= dims.context))
+
+        # Counters and debug window.
+        self.counters = counters = LlamaCounters()
+        beats         = reader.source
+        self.comb += [
+            counters.clear.eq(ctrl.start & ~ctrl.busy),
+            counters.events["total"].eq(ctrl.busy),
+            counters.events["beats"].eq(beats.valid & beats.ready),
+            counters.events["no_data"].eq(ctrl.busy & ~beats.valid & beats.ready),
+            counters.events["no_room"].eq(ctrl.busy & beats.valid & ~beats.ready),
+            [counters.events[name].eq(level) for name, level in ctrl.stages.items()],
+        ]
+        self.debug = debug = LlamaDebugWindow(idle=~ctrl.busy, memories=dict(
+            x            = (x.debug_index,       x.debug_data),
+            scores       = (softmax.debug_index, softmax.debug_data),
+            keys         = (kv.debug_index,      kv.debug_keys),
+            values       = (Signal(16),                   kv.debug_values),
+            key_scales   = (Signal(16),          kv.debug_key_scales),
+            value_scales = (Signal(16),          kv.debug_value_scales),
+        ))
+        self.bus, self.debug_bytes = debug.bus, debug.bytes
+
+        if with_csr:
+            self.add_csr()
+
+    def add_csr(self):
+        """Registers: control, operands, every dimension of LlamaDims, top-k read-out, status, counters, interrupt."""
+        ctrl, dims = self.controller, self.dims
+        self.control = CSRStorage(fields=[
+            CSRField("start", size=1, offset=0, pulse=True, description="Decode one token."),
+            CSRField("reset", size=1, offset=1, pulse=True, description="End what runs, drain the stream, clear the error."),
+        ], description="Control of the core.")
+        self.token    = CSRStorage(18, description="Token to decode.")
+        self.position = CSRStorage(17, description="Its position; positions before it are in the KV memory.")
+        self.flags    = CSRStorage(fields=[CSRField("logits", size=1,
+            description="Run final norm, classifier and top-k; else the pass ends after the last layer (prompt tokens).")],
+            description="Options of a pass.")
+        self.comb += [ctrl.start.eq(self.control.fields.start), ctrl.reset.eq(self.control.fields.reset),
+            ctrl.token.eq(self.token.storage), ctrl.position.eq(self.position.storage),
+            ctrl.want_logits.eq(self.flags.fields.logits)]
+        for name, (width, description) in LlamaDims.LAYOUT.items():
+            # Addresses and lengths are in units of 32 bytes inside, in bytes for software.
+            shift   = log2_int(UNIT_BYTES) if name.endswith(("_base", "_units")) else 0
+            storage = CSRStorage(width + shift, name=name.replace("_units", "_bytes"),
+                description=description.replace("units of 32 bytes", "bytes"))
+            setattr(self, f"_{name}", storage)
+            self.comb += getattr(dims, name).eq(storage.storage[shift:])
+
+        self.topk_select = CSRStorage(bits_for(self.config.max_topk - 1), description="Candidate to read, best first.")
+        self.topk_id     = CSRStatus(18, description="Token id of the selected candidate.")
+        self.topk_logit  = CSRStatus(32, description="fp32 bits of its logit.")
+        self.topk_count  = CSRStatus(7,  description="Candidates there are.")
+        self.comb += [self.topk.index.eq(self.topk_select.storage), self.topk_id.status.eq(self.topk.id),
+            self.topk_logit.status.eq(self.topk.logit), self.topk_count.status.eq(self.topk.count)]
+
+        finished     = Signal()
+        self.sync   += If(ctrl.done, finished.eq(1)).Elif(ctrl.start, finished.eq(0))
+        self.status  = CSRStatus(fields=[
+            CSRField("busy",  size=1, offset=0, description="A pass is running."),
+            CSRField("done",  size=1, offset=1, description="The last pass has ended; cleared by start."),
+            CSRField("error", size=8, offset=8, description="Of the last pass: 0 none, 1 stream out of step (a matrix header "
+                "differs from what the dimensions ask for), 2 a dimension over this build's limit."),
+        ], description="State of the core.")
+        self.version = CSRStatus(8, reset=VERSION, description="Version of this register interface.")
+        self.comb   += [self.status.fields.busy.eq(ctrl.busy), self.status.fields.done.eq(finished),
+            self.status.fields.error.eq(ctrl.error)]
+        self.counters.add_csr()
+
+        self.ev             = EventManager()
+        self.ev.token_ready = EventSourcePulse(description="A pass has ended: its candidates, or its error, can be read.")
+        self.ev.finalize()
+        self.comb += self.ev.token_ready.trigger.eq(self.token_ready)
+
+    def test_signals(self):
+        """Plain signals by name, for a bench without a CPU: inputs, outputs, debug bus, candidates, counters."""
+        ctrl, bus = self.controller, self.bus
+        signals   = {n: getattr(ctrl, n) for n in ("start", "reset", "want_logits", "token", "position", "busy", "done", "error")}
+        signals.update({f"dims_{n}": getattr(self.dims, n) for n in LlamaDims.LAYOUT})
+        signals.update({f"bus_{n}": getattr(bus, n) for n in ("adr", "cyc", "stb", "we", "ack", "dat_r")})
+        signals.update(topk_select=self.topk.index, topk_id=self.topk.id, topk_logit=self.topk.logit, topk_count=self.topk.count,
+            counter_select=self.counters.select, counter_value=self.counters.value)
+        return signals.items()

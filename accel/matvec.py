@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The engine of everything that streams: rows of quantised blocks times activation vectors."""
+
+from migen import Array, Cat, If, Mux, Record, Signal, bits_for, log2_int
+
+from litex.gen import LiteXModule
+from litex.soc.interconnect import stream
+
+from .bfp import EXP_BITS, MANT_BITS, SUM_BITS
+from .config import BLOCK, check
+from .fp import LlamaFixedToFP, delay
+from .image import Q4_1, Q8_0
+from .lanes import DOT_BITS, SCALE_BITS, LlamaDot, LlamaQuants, LlamaScale
+from .numerics import GUARD
+from .unpack import weights_layout
+
+RESULTS  = 32                                            # Results that may be on their way or waiting.
+ACC_BITS = DOT_BITS - 1 + SCALE_BITS - 1 + GUARD + 12    # 1,024 blocks of two terms, signed: 58.
+
+
+class _Factor(LiteXModule):
+    """fp16 scale to signed mantissa and `gap`, how far its exponent is below the accumulator's reference. Latency 1.
+
+    reach: the reference + 25, the exponent field that would have no gap.
+    """
+    def __init__(self, scale, reach):
+        self.mantissa = Signal((SCALE_BITS, True))
+        self.gap      = Signal(6)
+
+        # # #
+
+        field     = scale[10:15]
+        magnitude = Signal(SCALE_BITS - 1)
+        self.comb += magnitude.eq(Cat(scale[:10], field != 0))
+        self.sync += [
+            If(scale[15], self.mantissa.eq(0 - magnitude)).Else(self.mantissa.eq(magnitude)),
+            self.gap.eq(reach - Mux(field == 0, 1, field)),
+        ]
+
+
+class LlamaMatVec(LiteXModule):
+    """Matrix times `columns` activation vectors: fp32 rows, bit for bit numerics.matvec.
+
+    A job has rows of `blocks` blocks. start: pulse while `ready_for_start`, samples the parameters: rows, blocks, type,
+    exponent (the accumulator's reference), base (first block of the vectors in the activation memory), emax (of each
+    column's vector), n_columns (results per row), kind (passed on). ready_for_start comes back when all weight beats of the job
+    were taken, while its last rows are still on their way; done: pulse when the job's last result was taken.
+
+    sink:   weight beats (unpack.weights_layout), one a clock.
+    source: fp32 rows in order, the columns of a row one after the other; `last` on the last of the job.
+    The array never stalls; a row's last beat is only taken when there is room for its results. A row may be one beat long:
+    rows then leave as fast as beats come, as long as the consumer takes n_columns results per row.
+
+    Data flow: quants to integers, products, adder tree; sum of a block's beats; times d (the block's activation sum times
+    m); aligned; sum over the row's blocks; rounded to fp32.
+    Latency from a row's last beat to its first result: 19 + log2(lanes) clocks (24 with 32 lanes). Interval 1.
+    """
+    def __init__(self, lanes, columns, activations):
+        check((lanes, columns) == (activations.lanes, activations.columns), f"{lanes} lanes and {columns} columns, the "
+            f"activation memory has {activations.lanes} and {activations.columns}")
+        self.sink   = sink   = stream.Endpoint(weights_layout(lanes))
+        self.source = source = stream.Endpoint([("data", 32), ("kind", 4), ("column", 3)])
+
+        self.start           = Signal()
+        self.ready_for_start = Signal()
+        self.done            = Signal()
+        self.rows            = Signal(19)
+        self.blocks          = Signal(11)
+        self.type            = Signal(2)
+        self.exponent        = Signal((6, True))
+        self.base            = Signal(bits_for(activations.depth_blocks - 1))
+        self.emax            = [Signal(EXP_BITS) for _ in range(columns)]
+        self.n_columns       = Signal(bits_for(columns), reset=columns)
+        self.kind            = Signal(4)
+
+        # # #
+
+        read = Record(activations.read.layout)
+        self.comb += read.connect(activations.read)
+
+        # Job, as sampled at start; `reach` see _Factor.
+        running   = Signal()
+        blocks    = Signal(len(self.blocks))   # Less 1.
+        type      = Signal(2)
+        base      = Signal(len(self.base))
+        emax      = Signal(EXP_BITS*columns)
+        reach     = Signal(6)
+        n_columns = Signal(len(self.n_columns))
+        kind      = Signal(4)
+        started   = Signal()
+        self.sync += [
+            started.eq(self.start),
+            If(self.start,
+                blocks.eq(self.blocks - 1),
+                type.eq(self.type),
+                base.eq(self.base),
+                emax.eq(Cat(*self.emax)),
+                reach.eq(self.exponent[:6] + 25),
+                n_columns.eq(self.n_columns),
+                kind.eq(self.kind),
+            )
+        ]
+
+        # Place in the job: half of a word (8-bit quants), word, block, block of the row and row (both count down).
+        half       = Signal()
+        first_beat, first_block = Signal(reset=1), Signal(reset=1)
+        word       = Signal(len(read.word))
+        block      = Signal(len(read.block))
+        block_left = Signal(len(blocks))
+        row_left   = Signal(len(self.rows))
+        take, row_end, may_end = Signal(), Signal(), Signal()
+        words      = log2_int(BLOCK//lanes)
+        self.comb += [
+            row_end.eq(sink.block_last & (block_left == 0)),
+            sink.ready.eq(running & (may_end | ~row_end)),
+            take.eq(sink.valid & sink.ready),
+            read.word.eq(word),
+            read.block.eq(block),
+        ]
+        self.sync += [
+            If(take,
+                half.eq((type == Q8_0) & ~half),
+                If((type != Q8_0) | half, word.eq(word + 1)),
+                first_beat.eq(sink.block_last),
+                If(sink.block_last,
+                    block.eq(block + 1),
+                    block_left.eq(block_left - 1),
+                    first_block.eq(row_end),
+                ),
+                If(row_end,
+                    word.eq(base << words),
+                    block.eq(base),
+                    block_left.eq(blocks),
+                    row_left.eq(row_left - 1),
+                    If(row_left == 0, running.eq(0)),
+                ),
+            ),
+            If(self.start,
+                running.eq(1),
+                word.eq(self.base << words),
+                block.eq(self.base),
+                block_left.eq(self.blocks - 1),
+                row_left.eq(self.rows - 1),
+            ),
+        ]
+
+        # What each stage knows of its beat.
+        layout = [("valid", 1), ("first_beat", 1), ("last_beat", 1), ("first_block", 1), ("row", 1), ("job", 1)]
+        stages = [Record(layout)]
+        def stage(n):
+            """Record of the beat that is n registers behind the sink."""
+            while len(stages) <= n:
+                stages.append(Record(layout))
+                self.sync += stages[-1].eq(stages[-2])
+            return stages[n]
+        self.comb += [
+            stages[0].valid.eq(take),
+            stages[0].first_beat.eq(first_beat),
+            stages[0].last_beat.eq(sink.block_last),
+            stages[0].first_block.eq(first_block),
+            stages[0].row.eq(row_end),
+            stages[0].job.eq(row_end & (row_left == 0)),
+        ]
+
+        # 1: beat registered, block RAM read. 2: weights, scale factors, activations. Of a block, only what comes with its last
+        # beat counts.
+        reach_1, emax_1 = delay(self, reach, 1), delay(self, emax, 1)
+        self.quants = quants = LlamaQuants(lanes)
+        self.d      = d      = _Factor(delay(self, sink.d, 1), reach)
+        self.m      = m      = _Factor(delay(self, Mux(type == Q4_1, sink.m, 0), 1), reach)
+        self.comb += [
+            quants.q.eq(delay(self, sink.q, 1)),
+            quants.type.eq(type),
+            quants.upper.eq(delay(self, half, 1)),
+        ]
+        mant, exp, sums, emax_2 = (delay(self, s, 1) for s in (read.mant, read.exp, read.sum, emax))
+
+        accs = []
+        for c in range(columns):
+            # Dot product of a beat, summed over the beats of its block.
+            dot = LlamaDot(lanes, quants.weights, mant[c*lanes*MANT_BITS:(c + 1)*lanes*MANT_BITS])
+            self.add_module(f"dot{c}", dot)
+            at_dot = 2 + dot.latency
+            so_far = Signal((DOT_BITS, True))
+            p      = Signal((DOT_BITS, True))
+            self.comb += If(~stage(at_dot).first_beat, so_far.eq(p))
+            self.sync += If(stage(at_dot).valid, p.eq(so_far + dot.sum))
+            at_p = at_dot + 1
+
+            # Alignment: how far scale and block exponent are below the reference, 63 for all that is further.
+            distance = Signal(EXP_BITS)
+            self.sync += distance.eq(emax_2[c*EXP_BITS:(c + 1)*EXP_BITS] - exp[c*EXP_BITS:(c + 1)*EXP_BITS])
+            terms = []
+            for name, factor, value in (("d", d, p), ("m", m, sums[c*SUM_BITS:(c + 1)*SUM_BITS])):
+                scale = LlamaScale(DOT_BITS if factor is d else SUM_BITS)
+                self.add_module(f"scale_{name}{c}", scale)
+                total = Signal(EXP_BITS + 1)
+                shift = Signal(6)
+                self.comb += total.eq(distance + delay(self, factor.gap, 1))
+                self.sync += If(total[6:] != 0, shift.eq(63)).Else(shift.eq(total[:6]))
+                self.comb += [
+                    scale.value.eq(value if factor is d else delay(self, value, at_p - 2)),
+                    scale.mantissa.eq(delay(self, factor.mantissa, at_p - 2)),
+                    scale.shift.eq(delay(self, shift, at_p - 4)),
+                ]
+                terms.append(scale.term)
+            at_term = at_p + LlamaScale.latency
+
+            # Sum of the row.
+            term    = Signal((len(terms[0]) + 1, True))
+            row_sum = Signal((ACC_BITS, True))
+            acc     = Signal((ACC_BITS, True))
+            self.sync += term.eq(terms[0] + terms[1])
+            self.comb += If(~stage(at_term + 1).first_block, row_sum.eq(acc))
+            self.sync += If(stage(at_term + 1).valid & stage(at_term + 1).last_beat, acc.eq(row_sum + term))
+            accs.append(acc)
+        ended = stage(at_term + 2)
+
+        # What a job's results need to know of it waits here until its last result.
+        self.jobs = jobs = stream.SyncFIFO([("kind", 4), ("n_columns", len(n_columns)), ("exponent", columns*12)], 8)
+        bias = Signal(12)
+        self.comb += [
+            bias.eq(reach - (25 + 141 + GUARD)),
+            jobs.sink.valid.eq(started),
+            jobs.sink.kind.eq(kind),
+            jobs.sink.n_columns.eq(n_columns),
+            *[jobs.sink.exponent[12*c:12*(c + 1)].eq(bias + emax[EXP_BITS*c:EXP_BITS*(c + 1)]) for c in range(columns)],
+            self.ready_for_start.eq(~running & ~started & jobs.sink.ready),
+        ]
+
+        # Columns of a finished row one after the other: the first as it ends, the others held.
+        self.fp  = fp = LlamaFixedToFP(ACC_BITS)
+        column   = Signal(max(1, bits_for(columns - 1)))
+        held     = [Signal((ACC_BITS, True)) for _ in accs[1:]]
+        held_job = Signal()
+        out      = Signal()
+        last     = Signal()
+        final    = Signal()
+        self.comb += [
+            out.eq((ended.valid & ended.row) | (column != 0)),
+            last.eq(column == jobs.source.n_columns - 1),
+            final.eq(out & last & Mux(column == 0, ended.job, held_job)),
+            jobs.source.ready.eq(final),
+            fp.value.eq(Array([accs[0], *held])[column]),
+            fp.exponent.eq(Array([jobs.source.exponent[12*c:12*(c + 1)] for c in range(columns)])[column]),
+        ]
+        self.sync += [
+            If(out, If(last, column.eq(0)).Else(column.eq(column + 1))),
+            If(ended.valid & ended.row, held_job.eq(ended.job), *[h.eq(acc) for h, acc in zip(held, accs[1:])]),
+        ]
+
+        # Results wait for their consumer. `free` counts what is not taken by a result here or on its way; rows end no faster
+        # than their columns leave.
+        self.results = results = stream.SyncFIFO(source.description, RESULTS)
+        free    = Signal(bits_for(RESULTS), reset=RESULTS)
+        spacing = Signal(len(column))
+        self.comb += [
+            results.sink.valid.eq(delay(self, out, fp.latency, reset_less=False)),
+            results.sink.data.eq(fp.y),
+            results.sink.kind.eq(delay(self, jobs.source.kind, fp.latency)),
+            results.sink.column.eq(delay(self, column, fp.latency)),
+            results.sink.last.eq(delay(self, final, fp.latency)),
+            results.source.connect(source),
+            self.done.eq(source.valid & source.ready & source.last),
+            may_end.eq((free >= n_columns) & (spacing == 0)),
+        ]
+        ends, leaves = Signal(), Signal()
+        self.comb += [ends.eq(take & row_end), leaves.eq(source.valid & source.ready)]
+        self.sync += [
+            free.eq(free - Mux(ends, n_columns, 0) + leaves),
+            If(ends, spacing.eq(n_columns - 1)).Elif(spacing != 0, spacing.eq(spacing - 1)),
+        ]

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include <generated/csr.h>
+#include <generated/soc.h>
+#include <irq.h>
+
+#include "arch.h"
+#include "error.h"
+#include "image.h"
+#include "llama.h"
+
+#define CONTROL_START 1
+#define CONTROL_RESET 2
+#define FLAG_LOGITS   1
+#define STATUS_BUSY   1
+#define STATUS_DONE   2
+#define STATUS_ERROR(status) ((status) >> 8 & 255)
+#define ERROR_OUT_OF_STEP 1
+
+// A pass reads the stream once; below an eighth of a byte a clock, and a fixed time more, the core hangs.
+#define TIMEOUT_BASE_CYCLES (1u << 24)
+#define TIMEOUT_PER_BYTE    8
+#define POLLS_PER_CHECK     1024
+
+uint32_t llama_passes;
+
+static volatile uint32_t ready;     // Set by the interrupt.
+static uint32_t          position_, topk_;
+static uint64_t          deadline;
+
+// Interrupt of the core: token_ready.
+static void llama_isr(void)
+{
+	llama_ev_pending_write(1);
+	ready = 1;
+}
+
+void llama_init(void)
+{
+	llama_passes = 0;
+	llama_control_write(CONTROL_RESET);
+	llama_ev_pending_write(1);
+	llama_ev_enable_write(1);
+	irq_attach(LLAMA_INTERRUPT, llama_isr);
+	irq_setmask(irq_getmask() | (1 << LLAMA_INTERRUPT));
+}
+
+void llama_setup(void)
+{
+	llama_control_write(CONTROL_RESET);
+	llama_dim_blocks_write(model->dim_blocks);
+	llama_hidden_blocks_write(model->hidden_blocks);
+	llama_head_blocks_write(model->head_blocks);
+	llama_heads_write(model->n_heads);
+	llama_kv_heads_write(model->n_kv_heads);
+	llama_layers_write(model->n_layers);
+	llama_vocab_write(model->vocab);
+	llama_context_write((image_context + BLOCK - 1)/BLOCK*BLOCK);
+	llama_inv_dim_write(model->inv_dim);
+	llama_eps_write(model->eps_core);
+	llama_score_scale_write(model->score_scale);
+	llama_stream_base_write(LLAMA_IMAGE_OFFSET + model->stream_offset);
+	llama_embed_base_write(LLAMA_IMAGE_OFFSET + model->embed_offset + UNIT_BYTES);
+	llama_rope_base_write(LLAMA_IMAGE_OFFSET + model->rope_offset);
+	llama_layers_bytes_write(model->layers_bytes);
+	llama_stream_bytes_write(model->stream_bytes);
+	llama_embed_type_write(model->embed_type);
+}
+
+void llama_start(uint32_t token, uint32_t position, uint32_t topk)
+{
+	ready     = 0;
+	position_ = position;
+	topk_     = topk;
+	deadline  = arch_cycles() + TIMEOUT_BASE_CYCLES + (uint64_t)model->stream_bytes*TIMEOUT_PER_BYTE;
+	llama_token_write(token);
+	llama_position_write(position);
+	llama_flags_write(topk ? FLAG_LOGITS : 0);
+	if (topk)
+		llama_topk_write(topk);
+	llama_control_write(CONTROL_START);
+	llama_passes++;
+}
+
+// Reset the core and note what was wrong.
+static uint32_t broken(uint32_t number, uint32_t limit)
+{
+	llama_control_write(CONTROL_RESET);
+	return fail(number, position_, limit);
+}
+
+uint32_t llama_wait(void)
+{
+	uint32_t status, error;
+
+	for (uint32_t polls = 0; !ready; polls++) {
+		arch_sleep(&ready);
+		if (polls % POLLS_PER_CHECK == POLLS_PER_CHECK - 1 && arch_cycles() > deadline)
+			return broken(ERROR_CORE_TIMEOUT, (TIMEOUT_BASE_CYCLES + (uint64_t)model->stream_bytes*TIMEOUT_PER_BYTE)/1000);
+	}
+	status = llama_status_read();
+	error  = STATUS_ERROR(status);
+	if (error)
+		return broken(error == ERROR_OUT_OF_STEP ? ERROR_CORE_STREAM : ERROR_CORE_DIMENSION, error);
+	if (!(status & STATUS_DONE) || (status & STATUS_BUSY))
+		return broken(ERROR_CORE_STREAM, status);
+	if (topk_ && llama_topk_count_read() != topk_)
+		return fail(ERROR_CORE_TOPK, llama_topk_count_read(), topk_);
+	return 0;
+}
+
+uint32_t llama_topk_id(uint32_t i)
+{
+	llama_topk_select_write(i);
+	return llama_topk_id_read();
+}
+
+uint32_t llama_topk_logit(uint32_t i)
+{
+	llama_topk_select_write(i);
+	return llama_topk_logit_read();
+}
+
+uint32_t llama_counter(uint32_t i)
+{
+	llama_counter_select_write(i);
+	return llama_counter_value_read();
+}
+
+uint32_t llama_version(void)
+{
+	return llama_version_read();
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Driver of the decoder core: one pass is one token through all layers, with or without classifier and top-k.
+#ifndef LLAMA_DRIVER_H
+#define LLAMA_DRIVER_H
+
+#include <stdint.h>
+
+// Reset the core and enable its interrupt. Called once.
+void llama_init(void);
+
+// Give the core the valid image's dimensions and addresses. Call after each successful image_check.
+void llama_setup(void);
+
+// Start a pass: `token` at `position`; with `topk` > 0 the classifier runs and keeps that many candidates.
+void llama_start(uint32_t token, uint32_t position, uint32_t topk);
+
+// Sleep until the pass is done; returns 0 or ERROR_CORE_*, after which the core is reset and the position not valid.
+uint32_t llama_wait(void);
+
+// Candidate `i` of the last pass with topk, best first.
+uint32_t llama_topk_id(uint32_t i);
+
+// Its logit, fp32 bits.
+uint32_t llama_topk_logit(uint32_t i);
+
+// Counter `i` (0 to N_COUNTERS - 1) of the last pass: accel/README.md.
+uint32_t llama_counter(uint32_t i);
+
+// Version of the core.
+uint32_t llama_version(void);
+
+// Passes since llama_init.
+extern uint32_t llama_passes;
+
+#endif

@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include <string.h>
+
+#include <generated/mem.h>
+#include <generated/soc.h>
+
+#include "arch.h"
+#include "baseline.h"
+#include "crc32.h"
+#include "error.h"
+#include "image.h"
+#include "llama.h"
+#include "protocol.h"
+#include "serial.h"
+#include "server.h"
+#include "session.h"
+
+static struct run run;
+static uint8_t    busy_type, busy_sequence;   // The request being served.
+static uint32_t   abort_seen;
+
+// Progress of the request being served, left out while the UART is behind.
+static void send_progress(uint32_t done, uint32_t total)
+{
+	struct wire_progress p = {done, total};
+
+	if (serial_idle())
+		protocol_send(FRAME_PROGRESS, busy_sequence, &p, sizeof(p));
+}
+
+static void send_token(const struct wire_token *token)
+{
+	protocol_send(FRAME_TOKEN, busy_sequence, token, sizeof(*token));
+}
+
+// Answer the frames that came while a request is being served: ABORT is obeyed, all others are refused.
+static uint32_t poll_abort(void)
+{
+	struct frame f;
+
+	while (protocol_receive(&f)) {
+		if (f.type == REQUEST_ABORT) {
+			abort_seen = 1;
+			protocol_send(REQUEST_ABORT | ANSWER, f.sequence, NULL, 0);
+		} else {
+			fail(ERROR_BUSY, f.type, busy_type);
+			protocol_refuse(f.sequence);
+		}
+	}
+	return abort_seen;
+}
+
+static const struct listener listener = {send_progress, send_token, poll_abort};
+
+// Check the image and prepare core and session for it. Returns 0 or an error number.
+static uint32_t take_image(uint32_t contents)
+{
+	uint32_t error = image_check(contents, send_progress);
+
+	session_reset();
+	baseline_reset();
+	if (!error)
+		llama_setup();
+	return error;
+}
+
+static void answer(const void *payload, uint32_t length)
+{
+	protocol_send(busy_type | ANSWER, busy_sequence, payload, length);
+}
+
+// Copy the model's name (the string "name" of the META section's JSON object, without escapes) to `out`; returns its length.
+static uint32_t model_name(char *out)
+{
+	static const char           key[] = "\"name\": \"";
+	const struct image_section *meta  = model ? image_section(SECTION_META) : NULL;
+	const char                 *text  = meta ? (const char *)image_at(meta->offset) : NULL;
+	uint32_t                    n     = 0, i = 0;
+
+	if (!meta)
+		return 0;
+	while (i + sizeof(key) <= meta->length && memcmp(text + i, key, sizeof(key) - 1))
+		i++;
+	for (i += sizeof(key) - 1; i < meta->length && n < NAME_MAX && text[i] != '"' && text[i] != '\\'; i++)
+		out[n++] = text[i];
+	return n;
+}
+
+static uint32_t serve_hello(void)
+{
+	struct {
+		struct wire_hello h;
+		char              name[NAME_MAX];
+	} a;
+
+	memset(&a, 0, sizeof(a));
+	a.h.protocol         = PROTOCOL_VERSION;
+	a.h.core_version     = llama_version();
+	a.h.clock_hz         = CONFIG_CLOCK_FREQUENCY;
+	a.h.port_bytes       = LLAMA_PORT_BYTES;
+	a.h.main_ram_bytes   = MAIN_RAM_SIZE;
+	a.h.image_offset     = LLAMA_IMAGE_OFFSET;
+	a.h.lanes            = LLAMA_LANES;
+	a.h.columns          = LLAMA_COLUMNS;
+	a.h.max_dim          = LLAMA_MAX_DIM;
+	a.h.max_hidden       = LLAMA_MAX_HIDDEN;
+	a.h.max_heads_dim    = LLAMA_MAX_HEADS_DIM;
+	a.h.max_head_dim     = LLAMA_MAX_HEAD_DIM;
+	a.h.max_context      = LLAMA_MAX_CONTEXT;
+	a.h.kv_bytes         = LLAMA_KV_BYTES;
+	a.h.kv_scales        = LLAMA_KV_SCALES;
+	a.h.max_topk         = LLAMA_MAX_TOPK;
+	a.h.image_error      = image_error.number;
+	a.h.image_value      = image_error.value;
+	a.h.image_limit      = image_error.limit;
+	a.h.sections_checked = image_sections_checked;
+	a.h.context          = image_context;
+	a.h.position         = session_position();
+	if (model) {
+		a.h.image_crc     = image_crc;
+		a.h.image_bytes   = model->image_bytes;
+		a.h.stream_bytes  = model->stream_bytes;
+		a.h.dim           = model->dim;
+		a.h.hidden        = model->hidden;
+		a.h.n_layers      = model->n_layers;
+		a.h.n_heads       = model->n_heads;
+		a.h.n_kv_heads    = model->n_kv_heads;
+		a.h.head_dim      = model->head_dim;
+		a.h.vocab         = model->vocab;
+		a.h.model_context = model->context;
+	}
+	answer(&a, sizeof(a.h) + model_name(a.name));
+	return 0;
+}
+
+// A word: positions to keep.
+static uint32_t serve_reset(const struct frame *f)
+{
+	uint32_t error;
+
+	if (f->length != 4)
+		return fail(ERROR_LENGTH, f->length, 4);
+	if ((error = session_rewind(f->payload[0])))
+		return error;
+	answer(NULL, 0);
+	return 0;
+}
+
+// Run what `run` holds for a request made for `position`.
+static uint32_t serve_run(uint32_t position)
+{
+	struct wire_done done;
+	uint32_t         error;
+
+	if (model && position != session_position())
+		return fail(ERROR_POSITION, position, session_position());
+	abort_seen = 0;
+	if ((error = session_check(&run)) || (error = session_run(&run, &listener, &done)))
+		return error;
+	answer(&done, sizeof(done));
+	return 0;
+}
+
+static uint32_t serve_prefill(const struct frame *f)
+{
+	const struct wire_prefill *p = (const struct wire_prefill *)f->payload;
+
+	if (f->length < sizeof(*p))
+		return fail(ERROR_LENGTH, f->length, sizeof(*p));
+	if (p->n_tokens > TOKENS_MAX)
+		return fail(ERROR_N_TOKENS, p->n_tokens, TOKENS_MAX);
+	if (f->length != sizeof(*p) + 4*p->n_tokens)
+		return fail(ERROR_LENGTH, f->length, sizeof(*p) + 4*p->n_tokens);
+	memset(&run, 0, sizeof(run));
+	run.n_tokens = p->n_tokens;
+	memcpy(run.tokens, p + 1, 4*run.n_tokens);
+	return serve_run(p->position);
+}
+
+static uint32_t serve_generate(const struct frame *f)
+{
+	const struct wire_generate *g = (const struct wire_generate *)f->payload;
+	const uint32_t             *ids;
+
+	if (f->length < sizeof(*g))
+		return fail(ERROR_LENGTH, f->length, sizeof(*g));
+	if (g->n_stop > STOP_MAX)
+		return fail(ERROR_N_STOP, g->n_stop, STOP_MAX);
+	if (g->n_tokens > TOKENS_MAX)
+		return fail(ERROR_N_TOKENS, g->n_tokens, TOKENS_MAX);
+	if (f->length != sizeof(*g) + 4*(g->n_stop + g->n_tokens))
+		return fail(ERROR_LENGTH, f->length, sizeof(*g) + 4*(g->n_stop + g->n_tokens));
+	if (g->max_tokens < 1)
+		return fail(ERROR_MAX_TOKENS, g->max_tokens, 1);
+	ids = (const uint32_t *)(g + 1);
+	memset(&run, 0, sizeof(run));
+	run.n_stop     = g->n_stop;
+	run.n_tokens   = g->n_tokens;
+	run.max_tokens = g->max_tokens;
+	run.sampler.inv_temperature = g->inv_temperature;
+	run.sampler.top_k           = g->top_k;
+	run.sampler.top_p_q16       = g->top_p_q16;
+	sampler_seed(&run.sampler, (uint64_t)g->seed_high << 32 | g->seed_low);
+	memcpy(run.stop, ids, 4*run.n_stop);
+	memcpy(run.tokens, ids + run.n_stop, 4*run.n_tokens);
+	return serve_run(g->position);
+}
+
+static uint32_t serve_recall(void)
+{
+	uint32_t n, words[PAYLOAD_MAX/4];   // The number of all, then the last of them.
+	const uint32_t *tokens = session_recall(&n);
+	uint32_t part = n < PAYLOAD_MAX/4 - 1 ? n : PAYLOAD_MAX/4 - 1;
+
+	words[0] = n;
+	memcpy(words + 1, tokens + n - part, 4*part);
+	answer(words, 4 + 4*part);
+	return 0;
+}
+
+static uint32_t serve_stats(void)
+{
+	uint64_t          now = arch_cycles();
+	struct wire_stats s   = {session_position(), llama_passes, protocol_bad_frames, protocol_dropped_bytes, serial_overruns,
+		now, now >> 32, {0}};
+
+	for (uint32_t i = 0; i < N_COUNTERS; i++)
+		s.counters[i] = llama_counter(i);
+	answer(&s, sizeof(s));
+	return 0;
+}
+
+// Words: region, byte offset, number of words.
+static uint32_t serve_peek(const struct frame *f)
+{
+	uint32_t words[PEEK_WORDS], region, offset, n, bytes;
+
+	if (f->length != 12)
+		return fail(ERROR_LENGTH, f->length, 12);
+	region = f->payload[0];
+	offset = f->payload[1];
+	n      = f->payload[2];
+	if (region > REGION_DEBUG || (region == REGION_DEBUG && !arch_debug_bytes()))
+		return fail(ERROR_REGION, region, REGION_DEBUG);
+	if (n < 1 || n > PEEK_WORDS)
+		return fail(ERROR_PEEK, n, PEEK_WORDS);
+	bytes = region == REGION_DEBUG ? arch_debug_bytes() : MAIN_RAM_SIZE;
+	if (offset % 4 || offset >= bytes || 4*n > bytes - offset)
+		return fail(ERROR_ADDRESS, offset, bytes);
+	for (uint32_t i = 0; i < n; i++)
+		words[i] = region == REGION_DEBUG ? *arch_debug(offset + 4*i) : ((const uint32_t *)arch_ram(offset))[i];
+	answer(words, 4*n);
+	return 0;
+}
+
+// A word with the byte offset into the image, then the bytes.
+static uint32_t serve_load(const struct frame *f)
+{
+	uint32_t room = MAIN_RAM_SIZE - LLAMA_IMAGE_OFFSET, n = f->length - 4;
+
+	if (f->length < 4)
+		return fail(ERROR_LENGTH, f->length, 4);
+	if (f->payload[0] > room || n > room - f->payload[0])
+		return fail(ERROR_LOAD, f->payload[0], room);
+	image_invalidate();
+	memcpy(arch_ram(LLAMA_IMAGE_OFFSET + f->payload[0]), f->payload + 1, n);
+	answer(NULL, 0);
+	return 0;
+}
+
+// A word: non-zero to compare the contents of all sections with their CRC-32.
+static uint32_t serve_verify(const struct frame *f)
+{
+	uint32_t error;
+
+	if (f->length != 4)
+		return fail(ERROR_LENGTH, f->length, 4);
+	arch_flush();
+	error = take_image(f->payload[0]);
+	if (error)
+		return error;
+	answer(NULL, 0);
+	return 0;
+}
+
+// Words: token, position.
+static uint32_t serve_baseline(const struct frame *f)
+{
+	struct wire_baseline b;
+	uint32_t             error;
+
+	if (f->length != 8)
+		return fail(ERROR_LENGTH, f->length, 8);
+	if ((error = baseline_token(f->payload[0], f->payload[1], send_progress, &b)))
+		return error;
+	answer(&b, sizeof(b));
+	return 0;
+}
+
+// Serve one request: 0 if it was answered, else the number of the error it is refused with.
+static uint32_t serve(const struct frame *f)
+{
+	switch (f->type) {
+	case REQUEST_HELLO:
+		return serve_hello();
+	case REQUEST_RESET:
+		return serve_reset(f);
+	case REQUEST_PREFILL:
+		return serve_prefill(f);
+	case REQUEST_GENERATE:
+		return serve_generate(f);
+	case REQUEST_ABORT:   // Nothing runs any more.
+		answer(NULL, 0);
+		return 0;
+	case REQUEST_STATS:
+		return serve_stats();
+	case REQUEST_PEEK:
+		return serve_peek(f);
+	case REQUEST_LOAD:
+		return serve_load(f);
+	case REQUEST_VERIFY:
+		return serve_verify(f);
+	case REQUEST_BASELINE:
+		return serve_baseline(f);
+	case REQUEST_RECALL:
+		return serve_recall();
+	}
+	return fail(ERROR_REQUEST, f->type, REQUEST_LAST);
+}
+
+uint32_t server_poll(void)
+{
+	struct frame f;
+
+	if (!protocol_receive(&f))
+		return 0;
+	busy_type     = f.type;
+	busy_sequence = f.sequence;
+	if (serve(&f))
+		protocol_refuse(busy_sequence);
+	return 1;
+}
+
+void server_init(void)
+{
+	arch_init();
+	crc32_init();
+	serial_init();
+	protocol_init();
+	llama_init();
+	take_image(0);
+}
+
+void server_run(void)
+{
+	for (;;)
+		if (!server_poll() && !protocol_pending())
+			arch_sleep(&serial_ready);
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// One conversation: what is in the KV memory stays there between requests, so that only new tokens are computed.
+#ifndef LLAMA_SESSION_H
+#define LLAMA_SESSION_H
+
+#include <stdint.h>
+
+#include "llama_generated.h"
+#include "sampler.h"
+
+// A request to feed tokens and, with max_tokens > 0, to sample some.
+struct run {
+	uint32_t       tokens[TOKENS_MAX];
+	uint32_t       n_tokens;
+	uint32_t       stop[STOP_MAX];
+	uint32_t       n_stop;
+	uint32_t       max_tokens;
+	struct sampler sampler;
+};
+
+// Who runs a request: all are called while the core works, none may wait for long.
+struct listener {
+	void     (*prompt)(uint32_t done, uint32_t total);        // A token of the request was fed.
+	void     (*token)(const struct wire_token *token);        // A token was sampled.
+	uint32_t (*aborted)(void);                                // Non-zero: stop before the next token.
+};
+
+// Forget all positions.
+void session_reset(void);
+
+// Forget the positions from `keep` on. Returns 0, or ERROR_POSITION if there are fewer.
+uint32_t session_rewind(uint32_t keep);
+
+// Positions in use.
+uint32_t session_position(void);
+
+// Check `run` against model and context: 0 or an error number. Nothing is changed.
+uint32_t session_check(const struct run *run);
+
+// Feed the run's tokens at the next positions, then sample: *done says how it ended. The last token sampled is not fed, except that
+// an abort may come after it was. Returns 0, or ERROR_CORE_*: then position counts the tokens that were fed before.
+uint32_t session_run(struct run *run, const struct listener *listener, struct wire_done *done);
+
+// Tokens sampled by the last run (the first RECALL_TOKENS of them) and how many.
+const uint32_t *session_recall(uint32_t *n);
+
+#endif

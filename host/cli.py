@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The command line `litellama`: text on stdout, statistics on stderr, errors in one line with exit status 1 (2 for wrong
+usage)."""
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import sys
+import time
+
+from ..accel import image
+from .devices import open_device
+from .importers import load_model, resolve
+from .quantise import TYPES
+from .sampler import SamplerParams
+from .session import Session
+
+DEFAULT_TOKENS = 256
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with wrong usage told in one line."""
+
+    def error(self, message):
+        """Leave with status 2."""
+        self.exit(2, f"{self.prog}: {message} ({self.prog} --help explains)\n")
+
+
+def parser():
+    """The argument parser; `call` of what it gives is the sub-command's function."""
+    p   = _Parser(prog="litellama", description="Chat with a Llama-family model on a LiteX core.")
+    sub = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = sub.add_parser("run", help="print the continuation of a prompt")
+    run.add_argument("prompt", metavar="PROMPT", help="text to continue; empty: start from nothing")
+    run.add_argument("--chat", action="store_true", help="wrap the prompt in the model's chat template")
+    run.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    chat = sub.add_parser("chat", help="talk with the model")
+    for s in (run, chat):
+        _model_options(s, "sim")
+        s.add_argument("--tokens", type=int, metavar="N", default=DEFAULT_TOKENS,
+            help="at most N tokens an answer (default %(default)s)")
+        s.add_argument("--temperature", type=float, metavar="T", default=0.0,
+            help="0: always the likeliest token (default); about 0.8: varied text")
+        s.add_argument("--top-k", type=int, metavar="K", default=0,
+            help="choose among the K likeliest tokens, 1 to 64 (default 64)")
+        s.add_argument("--top-p", type=float, metavar="P", default=1.0,
+            help="choose among the likeliest tokens that make up P (default 1)")
+        s.add_argument("--seed", type=int, metavar="S", help="same seed, same text (default: a new one each time)")
+    convert = sub.add_parser("convert", help="write a model image from a GGUF file or llama2.c checkpoint")
+    convert.add_argument("source", metavar="SOURCE", help="model name or file")
+    convert.add_argument("--tokenizer", metavar="FILE",
+        help="tokenizer.bin of a llama2.c checkpoint (default: the one beside it)")
+    convert.add_argument("--type", choices=(*TYPES, "keep"), default="keep",
+        help="type of all matrices; keep (default): quantised ones as they are, floats become q8_0")
+    convert.add_argument("-o", dest="output", metavar="IMAGE", required=True, help="file to write")
+    inspect = sub.add_parser("inspect", help="describe a model image (or model file)")
+    inspect.add_argument("source", metavar="IMAGE")
+    score = sub.add_parser("score", help="log-probability and perplexity of a text")
+    score.add_argument("textfile", metavar="TEXTFILE", help="UTF-8 text; -: standard input")
+    _model_options(score, "reference", "reference or float")
+    score.add_argument("--json", action="store_true", help="print one JSON object")
+    for s, call in ((run, _run), (chat, _chat), (convert, _convert), (inspect, _inspect), (score, _score)):
+        s.set_defaults(call=call)
+    sub.add_parser("doctor", help="what is needed, what was found, how to install the rest", add_help=False)
+    sub.add_parser("bench", help="measure", add_help=False)
+    return p
+
+
+def _model_options(p, device, devices="sim, reference, or what pyserial opens (/dev/ttyUSB1, socket://HOST:PORT)"):
+    p.add_argument("--model", metavar="NAME|FILE", default="default",
+        help="default, or an image, GGUF file or llama2.c checkpoint")
+    p.add_argument("--device", metavar="DEV", default=device, help=f"{devices} (default {device})")
+
+
+def note(text):
+    """One line on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def open_model(name, tokenizer=None, type=None):
+    """Model of a `--model` argument; what was changed on import goes to stderr."""
+    model, notes = load_model(resolve(name), tokenizer, type)
+    for text in notes:
+        note(f"note: {text}")
+    return model
+
+
+def sampling(args):
+    """SamplerParams of the arguments; ValueError names what is out of range."""
+    if args.tokens < 1:
+        raise ValueError(f"--tokens is {args.tokens}, must be at least 1")
+    seed = secrets.randbits(32) if args.seed is None else args.seed
+    return SamplerParams(args.temperature, args.top_k, args.top_p, seed)
+
+
+def statistics(reply, params):
+    """The line about a Reply that goes to stderr."""
+    t     = reply.timings
+    parts = [f"{t.prompt_tokens} prompt tokens in {t.prompt_seconds:.2f} s", f"{len(reply.token_ids)} tokens",
+        f"{t.tokens_per_second:.1f} tokens/s"]
+    if t.decode_cycles_per_token is not None:
+        parts += [f"{t.decode_cycles_per_token:.0f} cycles/token", f"{reply.wall_seconds:.1f} s here"]
+    if t.mbu is not None:
+        parts.append(f"{100*t.mbu:.0f} % of DRAM bandwidth")
+    if params.temperature:
+        parts.append(f"seed {params.seed}")
+    return f"[{', '.join(parts)}, {reply.finish_reason}]"
+
+
+def progress(what):
+    """Function (done, total) that shows progress on stderr once it lasts, and wipes it at the end; None if not a
+    terminal."""
+    if not sys.stderr.isatty():
+        return None
+    start, shown = time.monotonic(), False
+    def show(done, total):
+        nonlocal start, shown
+        now = time.monotonic()
+        if done < total and now - start > 0.5:
+            start, shown = now, True
+            print(f"\r{what} {done} of {total}", end="", file=sys.stderr, flush=True)
+        elif done >= total and shown:
+            shown = False
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    return show
+
+
+def write(text):
+    """Model text to stdout at once. On a terminal, control characters are left out: a model must not move the cursor."""
+    if sys.stdout.isatty():
+        text = "".join(c for c in text if c in "\n\t" or c.isprintable() or ord(c) > 0x9F)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def open_session(args):
+    """Session of --model and --device; the device is closed at the end."""
+    model = open_model(args.model)
+    with open_device(args.device) as device:
+        yield Session(device, model, on_load=progress("model bytes sent"))
+
+
+def _run(args):
+    """Sub-command run."""
+    params = sampling(args)
+    with open_session(args) as session:
+        speak = None if args.json else write
+        if args.chat:
+            reply = session.ask(args.prompt, params, args.tokens, speak, progress("prompt tokens"))
+        else:
+            reply = session.complete(args.prompt, params, args.tokens, speak, progress("prompt tokens"))
+    if args.json:
+        report = dict(text=reply.text, token_ids=reply.token_ids, prompt_token_ids=reply.prompt_token_ids,
+            finish_reason=reply.finish_reason, model=args.model, device=args.device, timings=reply.timings.as_dict())
+        print(json.dumps(report, ensure_ascii=False))
+    else:
+        write("\n")
+        note(statistics(reply, params))
+    return 130 if reply.finish_reason == "abort" else 0
+
+
+def _chat(args):
+    """Sub-command chat."""
+    from .chat import repl
+    params = sampling(args)
+    with open_session(args) as session:
+        return repl(session, params, args.tokens)
+
+
+def _convert(args):
+    """Sub-command convert."""
+    data = image.write_image(open_model(args.source, args.tokenizer, args.type))
+    temporary = f"{args.output}.{os.getpid()}.part"   # A half-written image never has the image's name.
+    try:
+        with open(temporary, "wb") as f:
+            f.write(data)
+        os.replace(temporary, args.output)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+    note(f"{args.output}: {len(data)} bytes")
+
+
+def _inspect(args):
+    """Sub-command inspect."""
+    from .inspect_image import describe
+    print("\n".join(describe(resolve(args.source))))
+
+
+def _score(args):
+    """Sub-command score."""
+    from .score import score_text
+    if args.textfile == "-":
+        data = sys.stdin.buffer.read()
+    else:
+        with open(args.textfile, "rb") as f:
+            data = f.read()
+    s = score_text(open_model(args.model), data.decode("utf-8"), args.device)
+    if args.json:
+        print(json.dumps(dict(tokens=len(s.token_ids), nll=s.nll, perplexity=s.perplexity, token_ids=s.token_ids,
+            logprobs=[round(float(p), 6) for p in s.logprobs], model=args.model, device=args.device)))
+    else:
+        print(f"tokens {len(s.token_ids)}\nnll {s.nll:.4f}\nperplexity {s.perplexity:.4f}")
+
+
+def _forward(name, argv):
+    """doctor and bench parse their own arguments."""
+    if name == "doctor":
+        from .doctor import main as command
+    else:
+        try:
+            from .bench import main as command
+        except ModuleNotFoundError as e:
+            raise ValueError(f"bench cannot be used: no module {e.name}") from None
+    return command(argv)
+
+
+def main(argv=None):
+    """Run the command line; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        if argv[:1] in (["doctor"], ["bench"]):
+            return _forward(argv[0], argv[1:]) or 0
+        args = parser().parse_args(argv)
+        return args.call(args) or 0
+    except BrokenPipeError:   # The reader of our output left: say nothing more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        note("")
+        return 130
+    except UnicodeDecodeError as e:
+        note(f"litellama: the text is not UTF-8: byte {e.start}")
+    except OSError as e:
+        note(f"litellama: {e.filename + ': ' if isinstance(e.filename, str) else ''}{e.strerror or e}")
+    except (ValueError, ImportError) as e:
+        note(f"litellama: {' '.join(str(e).split())}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

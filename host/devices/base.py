@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What every device offers to a session: load a model, feed tokens, get sampled tokens back.
+
+A device holds one model and one KV cache. `position` is the number of tokens whose keys and values are in that cache; it
+only grows until `reset`. One `generate` feeds the given tokens at the next positions, samples a token from the last one's
+logits, reports it, feeds it, samples the next, and so on. The last token sampled is reported but NOT fed: after n tokens
+`position` is `before + len(tokens) + n - 1`, and the caller starts its next `tokens` with that last one if it wants it in
+the cache. So a session's device tokens are always a prefix of the session's own list, and only the rest is sent.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+from ...accel.config import check
+
+STOP, LENGTH, ABORT = "stop", "length", "abort"   # Finish reasons.
+
+
+class DeviceError(ValueError):
+    """The device cannot do what was asked, or does not answer as agreed: one line for the user."""
+
+
+@dataclass
+class Timings:
+    """Duration of one generate.
+
+    prompt_tokens:  tokens fed before the first was sampled. prompt_seconds, prompt_cycles: time of these.
+    decode_tokens:  tokens sampled after the first (each is one more pass). decode_seconds, decode_cycles: time of these.
+    Seconds are the device's own: cycles by its clock on gateware, wall time elsewhere. Cycles are None without gateware.
+    mbu: share of the DRAM's peak bandwidth that the weight stream used while decoding, 0 to 1; None without gateware.
+    """
+    prompt_tokens:  int   = 0
+    prompt_seconds: float = 0.0
+    decode_tokens:  int   = 0
+    decode_seconds: float = 0.0
+    prompt_cycles:  int   = None
+    decode_cycles:  int   = None
+    mbu:            float = None
+
+    @property
+    def tokens_per_second(self):
+        """Tokens a second while decoding; of the whole call where only one token was sampled; 0 where unknown."""
+        if self.decode_tokens:
+            return self.decode_tokens/self.decode_seconds if self.decode_seconds else 0.0
+        return 1/self.prompt_seconds if self.prompt_seconds else 0.0
+
+    @property
+    def decode_cycles_per_token(self):
+        """Cycles of one decoding pass, or None."""
+        if self.decode_cycles is None or not self.decode_tokens:
+            return None
+        return self.decode_cycles/self.decode_tokens
+
+    def as_dict(self):
+        """The object `timings` of `--json`."""
+        d = dict(prompt_cycles=self.prompt_cycles, decode_cycles_per_token=self.decode_cycles_per_token,
+            tokens_per_second=self.tokens_per_second)
+        return d if self.mbu is None else d | dict(mbu=self.mbu)
+
+
+@dataclass
+class Result:
+    """Outcome of one generate: `tokens` sampled (a stop id that ended it is the last), `finish_reason` and `timings`.
+
+    finish_reason: "stop" (a stop id was sampled), "length" (max_tokens reached or context full), "abort" (interrupted).
+    """
+    tokens:        list    = field(default_factory=list)
+    finish_reason: str     = LENGTH
+    timings:       Timings = field(default_factory=Timings)
+
+
+class Device(ABC):
+    """A decoder with a KV cache, somewhere. Errors are DeviceError or ValueError.
+
+    name:     what `--device` called it.
+    model:    the accel.image.Model that was loaded, or None.
+    context:  positions its KV cache holds for that model (at most the model's own context).
+    position: positions in use.
+    """
+    name     = "device"
+    model    = None
+    context  = 0
+    position = 0
+
+    @abstractmethod
+    def load(self, model, on_progress=None):
+        """Take `model` (accel.image.Model) and reset. ValueError, naming the limit, before anything is sent if it does
+        not fit. on_progress(bytes, total) may be called while it is sent."""
+
+    @abstractmethod
+    def reset(self):
+        """Forget all positions."""
+
+    @abstractmethod
+    def generate(self, tokens, params, max_tokens, stop_ids=(), on_token=None, on_prompt=None):
+        """Feed `tokens` (at least one), then sample up to `max_tokens` with `params` (sampler.SamplerParams): a Result.
+
+        The sampler's RNG is seeded anew by every call. A full context ends with "length": the first sampled token needs no
+        position of its own, each further one does. stop_ids: token ids that end the generation. on_token(id) is called for
+        each sampled token as soon as it is known, stop ids included; if it returns True, the generation is aborted.
+        on_prompt(done, total) may be called while the prompt is fed. KeyboardInterrupt aborts too: it is caught here, the
+        device stays usable and its `position` is right; the Result has what was sampled until then.
+        """
+
+    def check_request(self, tokens, max_tokens):
+        """ValueError unless `tokens` fit: for implementations to call first."""
+        check(self.model is not None, f"device {self.name} has no model loaded")
+        check(len(tokens) >= 1, "no tokens to feed: at least one is needed")
+        check(max_tokens >= 1, f"max_tokens is {max_tokens}, must be at least 1")
+        bad = [t for t in tokens if not 0 <= t < self.model.config.vocab]
+        check(not bad, f"token {bad[0] if bad else 0} is outside the vocabulary of {self.model.config.vocab}")
+        check(self.position + len(tokens) <= self.context,
+            f"{self.position} tokens are in the context and {len(tokens)} more were asked for, it holds {self.context}")
+
+    def close(self):
+        """Release what the device holds (connection, process); it cannot be used afterwards."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()

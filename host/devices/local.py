@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A device in this process: the generate loop over any decoder object, shared by `reference` and `float`."""
+
+import time
+
+from ...accel.config import BLOCK, check
+from ..sampler import Sampler
+from .base import ABORT, LENGTH, STOP, Device, Result, Timings
+
+CHUNK  = 128       # Prompt tokens per forward pass: bounds the memory of attention, and shows progress.
+KV_MAX = 1 << 34   # Bytes of keys and values; memory is taken only as positions are used.
+
+
+class LocalDevice(Device):
+    """Subclasses set `name` and give `_decoder(model)`: an object with forward(tokens, logits), `position` and
+    `context`."""
+
+    def __init__(self):
+        self.decoder = None
+
+    def load(self, model, on_progress=None):
+        """See Device."""
+        c    = model.config
+        size = 2*4*c.n_layers*c.n_kv_heads*c.context*c.head_blocks*BLOCK
+        check(size <= KV_MAX, f"keys and values of {c.context} positions take {size} bytes, at most {KV_MAX} are used here")
+        self.model   = model
+        self.decoder = self._decoder(model)
+
+    def reset(self):
+        """See Device."""
+        self.decoder.position = 0
+
+    @property
+    def position(self):
+        """Positions in use."""
+        return self.decoder.position if self.decoder else 0
+
+    @property
+    def context(self):
+        """Positions the KV cache holds."""
+        return self.decoder.context if self.decoder else 0
+
+    def generate(self, tokens, params, max_tokens, stop_ids=(), on_token=None, on_prompt=None):
+        """See Device."""
+        self.check_request(tokens, max_tokens)
+        result, sampler, start = Result(timings=Timings(len(tokens))), Sampler(params), time.perf_counter()
+        try:
+            for i in range(0, len(tokens), CHUNK):
+                chunk  = tokens[i:i + CHUNK]
+                logits = self.decoder.forward(chunk, "last" if i + CHUNK >= len(tokens) else None)
+                if on_prompt:
+                    on_prompt(i + len(chunk), len(tokens))
+            result.timings.prompt_seconds = time.perf_counter() - start
+            while True:
+                token = sampler.pick(logits)
+                result.tokens.append(token)
+                if on_token and on_token(token):
+                    result.finish_reason = ABORT
+                    break
+                if token in stop_ids:
+                    result.finish_reason = STOP
+                    break
+                if len(result.tokens) == max_tokens or self.position == self.context:
+                    result.finish_reason = LENGTH
+                    break
+                logits = self.decoder.forward([token])
+        except KeyboardInterrupt:
+            result.finish_reason = ABORT
+        if result.tokens:
+            result.timings.decode_tokens  = len(result.tokens) - 1
+            result.timings.decode_seconds = time.perf_counter() - start - result.timings.prompt_seconds
+        return result

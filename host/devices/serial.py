@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A board (or anything that speaks its protocol) on a serial line or TCP socket."""
+
+import struct
+
+from ...accel.config import CoreConfig, check
+from ...accel.image import HEADER, SECTION, write_image
+from ...firmware import constants as c
+from ..protocol import Client, open_port
+from .base import ABORT, LENGTH, STOP, Device, DeviceError, Result, Timings
+
+_REASONS = {c.REASON_STOP: STOP, c.REASON_LENGTH: LENGTH, c.REASON_ABORT: ABORT}
+
+
+def image_crc(image):
+    """CRC-32 that the image's header states: it covers those of the sections, so it tells images apart."""
+    n_sections = HEADER.unpack_from(image)[4]
+    return struct.unpack_from("<I", image, HEADER.size + n_sections*SECTION.size)[0]
+
+
+class SerialDevice(Device):
+    """The device at `url`, as pyserial's serial_for_url takes it.
+
+    baudrate: of a serial line. timeout: seconds of silence after which a request counts as lost. client: an open
+    protocol.Client instead of `url`.
+    """
+
+    def __init__(self, url, baudrate=115200, timeout=2.0, client=None):
+        self.name     = url
+        self.client   = client or Client(open_port(url, baudrate), timeout)
+        self.counters = None   # The core's counters of the last pass.
+        try:
+            self.hello = self.client.hello()
+        except BaseException:
+            self.client.close()
+            raise
+
+    def load(self, model, on_progress=None):
+        """Take `model`; what the device already has is not sent again. on_progress(bytes, total) while it is sent."""
+        self.hello = self.client.hello()
+        self.core_config().check_model(model.config)
+        image      = write_image(model)
+        room       = self.hello.main_ram_bytes - self.hello.image_offset
+        check(len(image) <= room, f"image has {len(image)} bytes, the device has room for {room}")
+        if self.hello.image_error or self.hello.image_crc != image_crc(image):
+            self.client.load(image, on_progress)
+        self._attach(model)
+
+    def _attach(self, model):
+        """Use the image that is on the device, which is that of `model`."""
+        self.client.reset()
+        self.hello = self.client.hello()
+        if self.hello.image_error:
+            raise DeviceError("device: " + c.error_text(self.hello.image_error, self.hello.image_value, self.hello.image_limit))
+        self.model, self.context, self.position = model, self.hello.context, self.hello.position
+
+    def core_config(self):
+        """CoreConfig with what the device says of its core; the rest is the default."""
+        return CoreConfig(**{name: getattr(self.hello, name) for name in c.CORE_FIELDS})
+
+    def reset(self):
+        self.client.reset()
+        self.position = 0
+
+    def generate(self, tokens, params, max_tokens, stop_ids=(), on_token=None, on_prompt=None):
+        self.check_request(tokens, max_tokens)
+        check(len(stop_ids) <= c.STOP_MAX, f"{len(stop_ids)} stop ids, at most {c.STOP_MAX} are possible")
+        tokens, fed, cycles = list(tokens), 0, 0
+        progress = on_prompt and (lambda done, _: on_prompt(fed + done, len(tokens)))
+        try:
+            while len(tokens) - fed > c.TOKENS_MAX:
+                done    = self.client.prefill(self.position, tokens[fed:fed + c.TOKENS_MAX], progress)
+                fed    += done.n_prompt
+                cycles += done.prompt_cycles
+                self.position = done.position
+                if done.reason == c.REASON_ABORT:
+                    return self._result(done, [], fed, cycles)
+            done, out = self.client.generate(self.position, tokens[fed:], params, max_tokens, stop_ids, on_token, progress)
+        except DeviceError:
+            self._resynchronise()
+            raise
+        self.position = done.position
+        return self._result(done, [t.id for t in out], fed + done.n_prompt, cycles + done.prompt_cycles)
+
+    def _result(self, done, tokens, n_prompt, prompt_cycles):
+        self.counters = done.counters
+        clock, decoded = self.hello.clock_hz, max(0, len(tokens) - 1)
+        mbu = None
+        if decoded and done.decode_cycles:
+            mbu = decoded*self.hello.stream_bytes/(done.decode_cycles*self.hello.port_bytes)
+        return Result(tokens, _REASONS[done.reason], Timings(n_prompt, prompt_cycles/clock, decoded,
+            done.decode_cycles/clock, prompt_cycles, done.decode_cycles, mbu))
+
+    def _resynchronise(self):
+        """After an error: learn where the device stands, if it still answers."""
+        try:
+            self.position = self.client.hello().position
+        except DeviceError:
+            pass
+
+    def baseline(self, token, position=0):
+        """Decode one token by plain C on the device's own CPU: protocol's BASELINE_FIELDS (cycles, setup_cycles, token)."""
+        return self.client.baseline(token, position)
+
+    def close(self):
+        self.client.close()

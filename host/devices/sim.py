@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The simulated SoC: a Verilator process of our own whose DRAM holds firmware and image, reached over its UART's socket."""
+
+import os
+import tempfile
+
+from ...accel.config import CoreConfig
+from ...accel.image import write_image
+from ..protocol import Client, open_port
+from .serial import SerialDevice
+
+_TIMEOUT = 180.0   # Seconds: half a million cycles a second, on a busy machine less.
+
+
+class SimDevice(SerialDevice):
+    """The simulated SoC with a core of `config` and `memory` (soc/memory.py). Built when the first model is loaded, then from
+    the cache. It stands still while nothing is asked of it."""
+
+    def __init__(self, config=None, memory="ddr3x16"):
+        self.name      = "sim"
+        self.config    = config or CoreConfig()
+        self.memory    = memory
+        self.simulator = self.client = self.counters = None
+
+    def load(self, model, on_progress=None):
+        """Start the simulator anew with the image of `model`. on_progress is not called: nothing is sent."""
+        from ...soc.sim import Simulator, build_firmware, build_simulator
+        self.config.check_model(model.config)
+        build    = build_simulator(self.config, self.memory)
+        firmware = build_firmware(build)
+        self.close()
+        with tempfile.TemporaryDirectory(prefix="litellama-") as folder:
+            path = os.path.join(folder, "image.bin")
+            with open(path, "wb") as f:
+                f.write(write_image(model))
+            self.simulator = Simulator(build, firmware, path).__enter__()
+            self.simulator.resume()
+            try:
+                self.client = Client(open_port(self.simulator.url), _TIMEOUT, retries=0, alive=self.simulator.alive)
+                self._attach(model)   # After its answer the image has been read.
+            except BaseException:
+                self.close()
+                raise
+        self.simulator.pause()
+
+    def reset(self):
+        self._awake(super().reset)
+
+    def generate(self, *args, **options):
+        return self._awake(super().generate, *args, **options)
+
+    def baseline(self, token, position=0):
+        return self._awake(super().baseline, token, position)
+
+    def _awake(self, method, *args, **options):
+        """Call `method` while the simulator runs."""
+        self.simulator.resume()
+        try:
+            return method(*args, **options)
+        finally:
+            self.simulator.pause()
+
+    def close(self):
+        if self.client is not None:
+            self.client.close()
+        if self.simulator is not None:
+            self.simulator.stop()
+        self.client = self.simulator = None

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What this machine has of what LiteLlama needs: each tool and package, and the line that installs it.
+
+Standard library only, no other module of the package: setup.sh runs this file before anything is installed
+(`python3 -I host/doctor.py --debian`), so the list of Debian packages stands here and nowhere else.
+"""
+
+from dataclasses import dataclass
+from importlib import metadata, util
+import os
+import re
+import shutil
+import sys
+
+# Command, its Debian package, what for.
+TOOLS = (
+    ("make",                    "make",                     "builds"),
+    ("g++",                     "g++",                      "the simulator"),
+    ("verilator",               "verilator",                "the simulator"),
+    ("ccache",                  "ccache",                   "fast rebuilds of the simulator"),
+    ("riscv64-unknown-elf-gcc", "gcc-riscv64-unknown-elf",  "the firmware"),
+    ("iverilog",                "iverilog",                 "tests of the emitted Verilog"),
+)
+VENV_PACKAGE = "python3-venv"  # Debian keeps ensurepip, and with it `python3 -m venv`, in a package of its own.
+EXTRAS       = {"": "everything", "dev": "tests", "train": "training the default model"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that is needed. found: path or version, empty if missing. fix: the line that installs it."""
+    name:     str
+    purpose:  str
+    found:    str
+    fix:      str
+    required: bool = True
+
+
+def _which(command):
+    """Path of `command`, also when the virtual environment that we run in is not activated."""
+    return shutil.which(command, path=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]))
+
+
+def debian_missing():
+    """Debian packages whose tool is not there."""
+    missing = [package for command, package, _ in TOOLS if not _which(command)]
+    return missing + ([] if util.find_spec("ensurepip") else [VENV_PACKAGE])
+
+
+def _check_package(requirement):
+    """Check of one pinned requirement as the package's metadata states it (`name==version; extra == "dev"`)."""
+    pin, _, marker = requirement.partition(";")
+    name, _, want  = (part.strip() for part in pin.partition("=="))
+    extra = re.search(r"extra\s*==\s*[\"'](\w+)", marker)
+    extra = extra.group(1) if extra else ""
+    try:
+        have = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        have = ""
+    if have.partition("+")[0] not in ("", want):  # "+cpu" and the like name a build of the same version.
+        return Check(name, f"version {want}", "", f"pip install {name}=={want}  # found {have}", not extra)
+    return Check(name, EXTRAS.get(extra, extra), have, f"pip install {name}=={want}", not extra)
+
+
+def doctor():
+    """list of Check, tools first, then Python packages."""
+    python = "%d.%d.%d" % sys.version_info[:3]
+    checks = [Check("python", "everything", python if sys.version_info >= (3, 11) else "", "apt-get install python3  # 3.11 or newer")]
+    checks += [Check(command, purpose, _which(command) or "", f"apt-get install {package}") for command, package, purpose in TOOLS]
+    try:
+        requirements = metadata.requires("litellama") or []
+    except metadata.PackageNotFoundError:
+        return checks + [Check("litellama", "everything", "", "pip install -e .")]
+    packages = {}
+    for check in map(_check_package, requirements):
+        packages.setdefault(check.name, check)  # Needed always comes before needed for an extra.
+    return checks + list(packages.values())
+
+
+def main(argv=None):
+    """Print the table; 0 if nothing that is required is missing, 1 otherwise."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv == ["--debian"]:
+        print("\n".join(debian_missing()))
+        return 0
+    checks = doctor()
+    width  = max(len(c.name) for c in checks)
+    for c in checks:
+        state = "found  " if c.found else "MISSING" if c.required else "absent "
+        print(f"{c.name:{width}}  {state}  {c.found or c.fix + '  (for ' + c.purpose + ')'}")
+    missing = [c.name for c in checks if c.required and not c.found]
+    print(f"{len(missing)} missing: {', '.join(missing)}" if missing else "Nothing is missing.")
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Model importers: `load_model` takes any file that is understood and gives the in-memory model."""
+
+import importlib.resources
+import os
+import struct
+
+import numpy as np
+
+from ...accel import image
+from ...accel.config import check
+from ..quantise import TYPES
+from ..tokenizer import Tokenizer
+from .gguf_file import read_gguf
+from .llama2c import read_config, read_llama2c
+
+CONTEXT_MAX = 8192   # Positions imported; a longer context claimed by a file costs nothing.
+_OTHERS = ((b"PK\x03\x04", "a zip archive, perhaps a PyTorch checkpoint: export it to GGUF or llama2.c's format"),
+    (b"24ka", "a llama2.c checkpoint of version 1 or 2: export it with --version 0"), (b"\x7fELF", "a program"),
+    (b"fmgg", "an old GGML file: convert it to GGUF"), (b"tjgg", "an old GGML file: convert it to GGUF"))
+
+
+def default_path():
+    """Path of the default model, shipped in the package."""
+    return str(importlib.resources.files(__package__.rpartition(".")[0])/"models"/"litellama-default.gguf")
+
+
+def resolve(name):
+    """Path of a `--model` argument: a name ("default") or a file."""
+    return default_path() if name == "default" else name
+
+
+def _map(path):
+    """The file's bytes, mapped read-only."""
+    try:
+        check(os.path.isfile(path), f"no such file: {path}")
+        check(os.path.getsize(path) > 0, f"file is empty: {path}")
+        return np.memmap(path, np.uint8, "r")
+    except OSError as e:
+        raise ValueError(f"cannot read {path}: {e.strerror or e}") from None
+
+
+def load_model(path, tokenizer=None, type=None):
+    """(accel.image.Model, notes) of an image, GGUF file or llama2.c checkpoint, told apart by content.
+
+    tokenizer: path of a tokenizer.bin, only for llama2.c; the one beside the checkpoint unless given. type: "q8_0", "q4_0",
+    "q4_1": all matrices in this type; "keep" or None: quantised ones stay as they are, floats become Q8_0. notes: what was
+    changed, and with what error (list of str). ValueError, naming the file, if anything is wrong with it.
+    """
+    check(type is None or type == "keep" or type in TYPES, f"type is {type!r}, must be keep, {', '.join(TYPES)}")
+    data = _map(path)
+    try:
+        return _load(data, path, tokenizer, TYPES.get(type))
+    except (ValueError, struct.error, RecursionError, OverflowError, MemoryError, KeyError, TypeError, IndexError) as e:
+        reason = str(e) if isinstance(e, ValueError) else f"file is corrupt ({e.__class__.__name__})"
+        raise ValueError(f"{path}: {reason}") from None
+
+
+def _load(data, path, tokenizer, type):
+    head = bytes(data[:8])
+    for magic, text in _OTHERS:
+        check(not head.startswith(magic), f"this is {text}")
+    if head == image.MAGIC:
+        check(type is None, "an image keeps its types: convert from its source again")
+        return check_model(image.read_image(data)), []
+    if head.startswith(b"GGUF"):
+        return read_gguf(data, type, CONTEXT_MAX)
+    if tokenizer is None:
+        tokenizer = os.path.join(os.path.dirname(path), "tokenizer.bin")
+        if not os.path.isfile(tokenizer):
+            read_config(data)   # What is no checkpoint at all is told so first.
+            raise ValueError("there is no tokenizer.bin beside it: name it with --tokenizer")
+    return read_llama2c(data, _map(tokenizer), type)
+
+
+def check_model(model):
+    """`model`, or ValueError if what an image's own reader leaves open is wrong: kinds of tensors, scales, token ids."""
+    c = model.config
+    for l in model.layers:
+        for w in (l.wk, l.wv, l.wq, l.wo, l.w13, l.w2):
+            _check_matrix(w)
+        for w in (l.norm1, l.norm2):
+            _check_floats(w, "a norm")
+    _check_matrix(model.classifier)
+    _check_matrix(model.embedding)
+    _check_floats(model.norm_final, "a norm")
+    _check_floats(model.rope, "the RoPE table")
+    check(model.bos < c.vocab and model.eos < c.vocab,
+        f"BOS {model.bos} or EOS {model.eos} is outside the vocabulary of {c.vocab}")
+    n = Tokenizer.from_bytes(model.tokenizer).vocab
+    check(n == c.vocab, f"tokenizer has {n} pieces, the model {c.vocab}")
+    return model
+
+
+def _check_matrix(w):
+    check(isinstance(w, image.QMatrix), "a matrix of the image is not quantised")
+    for scale in (w.d, w.m):
+        check(scale is None or not (scale & 0x7C00 == 0x7C00).any(), "a block's scale is NaN or infinity")
+
+
+def _check_floats(x, what):
+    check(isinstance(x, np.ndarray) and np.isfinite(x).all(), f"{what} of the image is no finite float32")

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""llama2.c's legacy checkpoints (`.bin`, version 0) with their `tokenizer.bin`.
+
+Checkpoint, little-endian: 7 int32 (dim, hidden, layers, heads, kv_heads, vocab (negative: classifier of its own), context),
+then float32 tensors by kind, each over all layers: embedding, norm1, wq, wk, wv, wo, norm2, w1, w2, w3, norm_final, two
+RoPE tables (context x head_dim/2 each, ignored as run.c does: base is 10,000), and the classifier where it is not tied.
+There is no magic: the size must fit exactly. RMSNorm's epsilon is 1e-5, BOS 1, EOS 2.
+
+Tokenizer: int32 longest piece, then per piece float32 score, int32 length, bytes. Errors are ValueError.
+"""
+
+import math
+import re
+import struct
+
+import numpy as np
+
+from ...accel.config import ModelConfig, check
+from ...accel.image import rope_table
+from ..tokenizer import SPACE, Tokenizer, end_of_turn_ids
+from .pad import Builder, tensor_shapes
+
+HEADER   = struct.Struct("<7i")
+BOS, EOS = 1, 2
+PER_LAYER = ("norm1", "wq", "wk", "wv", "wo", "norm2", "w1", "w2", "w3")
+_CONTROL = re.compile(r"<\|[^|<>\s]+\|>\Z")   # How chat models name control tokens.
+_BYTE    = re.compile(r"<0x[0-9A-Fa-f]{2}>\Z")
+
+
+def read_config(data):
+    """(ModelConfig, tied) of a checkpoint's header."""
+    check(len(data) >= HEADER.size, f"file has {len(data)} bytes, a llama2.c checkpoint has at least {HEADER.size}")
+    dim, hidden, layers, heads, kv_heads, vocab, context = HEADER.unpack_from(bytes(data[:HEADER.size]))
+    check(dim > 0 and heads > 0 and dim % heads == 0,
+        f"not a llama2.c checkpoint (nor an image or GGUF): dim {dim}, heads {heads}")
+    return ModelConfig(dim, hidden, layers, heads, kv_heads, dim//heads, abs(vocab), context), vocab > 0
+
+
+def layout(config, tied):
+    """({kind: first float32 of the tensor}, total number of float32): where tensors lie after the header."""
+    shapes, at, offsets = tensor_shapes(config), 0, {}
+    for kind in ("embedding", *PER_LAYER, "norm_final", "rope") + (() if tied else ("classifier",)):
+        offsets[kind] = at
+        size = config.context*config.head_dim if kind == "rope" else math.prod(shapes[kind])
+        at  += size*(config.n_layers if kind in PER_LAYER else 1)
+    return offsets, at
+
+
+def read_tokenizer(data, vocab):
+    """Tokenizer of a tokenizer.bin's bytes with `vocab` pieces. A piece `<|name|>` is taken as a control token."""
+    check(len(data) >= 4, "tokenizer.bin is truncated: it has no length field")
+    data, at, pieces, scores = bytes(data), 4, [], []
+    for i in range(vocab):
+        check(at + 8 <= len(data), f"tokenizer.bin is truncated or for another model: it ends at piece {i} of {vocab}")
+        score, length = struct.unpack_from("<fi", data, at)
+        check(0 <= length <= len(data) - at - 8,
+            f"tokenizer.bin is corrupt: piece {i} claims {length} bytes, {len(data) - at - 8} are left")
+        pieces.append(data[at + 8:at + 8 + length].decode("utf-8", "replace").replace(" ", SPACE))
+        scores.append(score)
+        at += 8 + length
+    types = "".join("u" if i == 0 else "c" if i in (BOS, EOS) or _CONTROL.match(p) else "b" if _BYTE.match(p) else "n"
+        for i, p in enumerate(pieces))
+    # llama2.c's stories separate texts by BOS, so BOS ends one too.
+    stop = [BOS, *end_of_turn_ids(pieces, types)]
+    return Tokenizer("spm", pieces, types, BOS, EOS, stop=stop, add_space=True, scores=scores)
+
+
+def read_llama2c(data, tokenizer, type=None):
+    """(Model, notes) of a checkpoint's bytes (uint8 array); tokenizer: the tokenizer.bin's bytes. type: see pad.Builder."""
+    config, tied   = read_config(data)
+    offsets, total = layout(config, tied)
+    check(len(data) == HEADER.size + 4*total, f"llama2.c checkpoint has {len(data)} bytes, its dimensions need "
+        f"{HEADER.size + 4*total}: truncated, or of another format")
+    check(config.vocab > EOS, f"vocabulary is {config.vocab}, must hold BOS {BOS} and EOS {EOS}")
+    floats, shapes = data[HEADER.size:].view("<f4"), tensor_shapes(config)
+    def tensor(kind, layer):
+        size = math.prod(shapes[kind])
+        at   = offsets[kind] + layer*size
+        return np.asarray(floats[at:at + size]).reshape(shapes[kind])
+    t     = read_tokenizer(tokenizer, config.vocab)
+    build = Builder(config, type)
+    model = build.model(tensor, tied, rope=rope_table(config.head_dim, config.context), bos=t.bos, eos=t.eos,
+        tokenizer=t.to_bytes(), meta=dict(name="", source="llama2.c"))
+    return model, build.notes

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Builds the stored (padded) form of a model from its plain tensors.
+
+Everything is padded with zeros to blocks of 32, which is exact: the residual vector (`dim`), the feed-forward's hidden
+vector, and every head: head_dim 8 or 48 becomes 32 or 64, by zero rows at the end of each head in wq, wk, wv and zero
+columns at the end of each head in wo. RoPE pairs are adjacent, so the pairs of a head keep their place and padding pairs
+stay zero.
+
+Importers give tensors one at a time through a function, so that a model is never in memory twice.
+"""
+
+import numpy as np
+
+from ...accel.config import BLOCK, check
+from ...accel.image import Q8_0, TYPE_NAMES, Layer, Model, QMatrix
+from ..quantise import SIZE_RANK, quantisation_error, quantise, requantise, take_rows
+
+GROWTH_MAX = 8   # Times as many weights that padding may make of a large model.
+MATRICES   = ("wk", "wv", "wq", "wo", "w1", "w3", "w2")
+
+
+def tensor_shapes(c):
+    """{name: (rows, columns)} of the plain tensors of ModelConfig `c`; norms are (columns,). Layers repeat all but
+    three."""
+    q, kv = c.n_heads*c.head_dim, c.n_kv_heads*c.head_dim
+    return {"embedding": (c.vocab, c.dim), "norm1": (c.dim,), "wq": (q, c.dim), "wk": (kv, c.dim), "wv": (kv, c.dim),
+        "wo": (c.dim, q), "norm2": (c.dim,), "w1": (c.hidden, c.dim), "w2": (c.dim, c.hidden), "w3": (c.hidden, c.dim),
+        "norm_final": (c.dim,), "classifier": (c.vocab, c.dim)}
+
+
+def _spread(n, group, padded):
+    """Where each of the n items (in groups of `group`, each padded to `padded`) comes from: index, -1 for padding."""
+    index = np.full((n//group, padded), -1)
+    index[:, :group] = np.arange(n).reshape(-1, group)
+    return index.reshape(-1)
+
+
+def _weights(c, dim, hidden, head_dim):
+    """Weights of a model, with dimensions as given instead of its own."""
+    return c.n_layers*dim*(2*(c.n_heads + c.n_kv_heads)*head_dim + 3*hidden) + 2*c.vocab*dim
+
+
+class Builder:
+    """Turns plain tensors into stored matrices of `type` (None: what is quantised stays as it is, floats become Q8_0), or
+    of what the function `type(kind, layer)` says.
+
+    notes: what was changed on the way and with what error, one line each (list of str).
+    """
+
+    def __init__(self, config, type=None):
+        c, self.config = config, config
+        self._type     = type if callable(type) else lambda kind, layer: type
+        self.notes, self._floats = [], {}
+        rows    = lambda n: _spread(n, n, -(-n//BLOCK)*BLOCK)
+        heads   = lambda n: _spread(n*c.head_dim, c.head_dim, c.head_blocks*BLOCK)
+        dim     = rows(c.dim)
+        plain, stored = (_weights(c, *padding) for padding in ((c.dim, c.hidden, c.head_dim),
+            (c.dim_blocks*BLOCK, c.hidden_blocks*BLOCK, c.head_blocks*BLOCK)))
+        check(stored <= max(1 << 26, GROWTH_MAX*plain), f"padding would make {stored} weights of {plain}: too odd dimensions")
+        self._index = {"wk": (heads(c.n_kv_heads), dim), "wv": (heads(c.n_kv_heads), dim), "wq": (heads(c.n_heads), dim),
+            "wo": (dim, heads(c.n_heads)), "w1": (rows(c.hidden), dim), "w3": (rows(c.hidden), dim),
+            "w2": (dim, rows(c.hidden)), "embedding": (np.arange(c.vocab), dim), "classifier": (np.arange(c.vocab), dim)}
+
+    def norm(self, weight, name):
+        """float32 norm weights padded with zeros."""
+        check(np.isfinite(weight).all(), f"{name} contains NaN or infinity")
+        out = np.zeros(self.config.dim_blocks*BLOCK, np.float32)
+        out[:self.config.dim] = weight
+        return out
+
+    def matrix(self, w, kind, layer):
+        """Stored QMatrix of the plain tensor `w` (QMatrix or float (rows, columns)) of `kind`."""
+        rows, columns = self._index[kind]
+        type, name    = self._type(kind, layer), f"layer {layer} {kind}" if kind in MATRICES else kind
+        try:
+            if isinstance(w, QMatrix):
+                return self._quantised(w, rows, columns, type, name)
+            padded = np.zeros((len(rows), len(columns)), np.float32)
+            padded[np.ix_(rows >= 0, columns >= 0)] = w
+            q = quantise(padded, Q8_0 if type is None else type)
+        except ValueError as e:
+            raise ValueError(f"{name}: {e}") from None
+        e = quantisation_error(padded, q)
+        worst, count = self._floats.get(q.type, (e, 0))
+        self._floats[q.type] = (max(worst, e, key=lambda e: e.relative), count + 1)
+        return q
+
+    def _quantised(self, w, rows, columns, type, name):
+        bad = [v for v in (w.d, w.m) if v is not None and (v & 0x7C00 == 0x7C00).any()]
+        check(not bad, "a block's scale is NaN or infinity")
+        source = w.type
+        if len(columns) != w.blocks*BLOCK:   # Only wo: padding moves columns to other blocks.
+            plain  = w.dequantise()
+            padded = np.zeros((w.rows, len(columns)), np.float32)
+            padded[:, columns >= 0] = plain
+            w = quantise(padded, w.type)
+            self.notes.append(f"{name}: heads of {self.config.head_dim} were padded, so its {TYPE_NAMES[source]} blocks were "
+                f"made anew, {quantisation_error(padded, w)}")
+        if type is not None and type != w.type:
+            w, e = requantise(w, type)
+            self.notes.append(f"{name}: {TYPE_NAMES[source]} to {TYPE_NAMES[w.type]}, {e}")
+        return w if len(rows) == w.rows else take_rows(w, rows)
+
+    def gate(self, w1, w3, name):
+        """w13 of stored w1 and w3: rows alternating, both of the larger type."""
+        larger = max(w1.type, w3.type, key=SIZE_RANK.get)
+        both   = []
+        for w, part in ((w1, "w1"), (w3, "w3")):
+            if w.type != larger:
+                source = TYPE_NAMES[w.type]
+                w, e   = requantise(w, larger)
+                self.notes.append(f"{name}: {part} made {TYPE_NAMES[larger]} from {source} to match its twin, {e}")
+            both.append(w)
+        def weave(a, b):
+            return None if a is None else np.stack([a, b], 1).reshape(-1, *a.shape[1:])
+        a, b = both
+        return QMatrix(larger, weave(a.q, b.q), weave(a.d, b.d), weave(a.m, b.m))
+
+    def model(self, tensor, tied, **others):
+        """Model of all tensors: tensor(kind, layer) gives each plain one. others: further fields of Model."""
+        layers = []
+        for i in range(self.config.n_layers):
+            m = {k: self.matrix(tensor(k, i), k, i) for k in MATRICES}
+            norm1, norm2 = (self.norm(tensor(k, i), f"layer {i} {k}") for k in ("norm1", "norm2"))
+            w13 = self.gate(m["w1"], m["w3"], f"layer {i}")
+            layers.append(Layer(norm1, m["wk"], m["wv"], m["wq"], m["wo"], norm2, w13, m["w2"]))
+        embedding  = self.matrix(tensor("embedding", 0), "embedding", 0)
+        classifier = embedding if tied else self.matrix(tensor("classifier", 0), "classifier", 0)
+        norm_final = self.norm(tensor("norm_final", 0), "norm_final")
+        for type, (worst, count) in self._floats.items():
+            self.notes.append(f"{count} matrices quantised to {TYPE_NAMES[type]}, worst {worst}")
+        return Model(self.config, layers, norm_final, classifier, embedding, **others)

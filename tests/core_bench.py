@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The core alone under Verilator: built once per configuration, driven from Python against the twin."""
+
+import ctypes
+import glob
+import hashlib
+import os
+import subprocess
+
+import numpy as np
+from litedram.common import LiteDRAMNativePort
+from litex.gen.fhdl.verilog import convert
+from migen import ClockDomain, Signal
+
+from litellama.accel import image
+from litellama.accel.config import UNIT_BYTES
+from litellama.accel.core import LlamaCore
+from litellama.accel.debug import REGION_WORDS, REGIONS
+from litellama.accel.image import MATRIX
+
+HERE       = os.path.dirname(os.path.abspath(__file__))
+PORT_BYTES = 16
+CACHE      = os.environ.get("LITELLAMA_CACHE", os.path.join(os.path.expanduser("~"), ".cache", "litellama"))
+
+
+def build(config):
+    """Path of the shared library of the core in `config`, and the list of its signal names."""
+    port    = LiteDRAMNativePort("both", address_width=24, data_width=8*PORT_BYTES)
+    core    = LlamaCore(config, [port], with_csr=False)
+    signals = dict(core.test_signals())
+    clock   = ClockDomain("sys")
+    core.clock_domains.cd_sys = clock
+    ports   = dict(port_cmd_valid=port.cmd.valid, port_cmd_ready=port.cmd.ready, port_cmd_addr=port.cmd.addr,
+        port_rdata_valid=port.rdata.valid, port_rdata_ready=port.rdata.ready, port_rdata_data=port.rdata.data)
+    for name, signal in {**signals, **ports}.items():
+        signal.name_override = name
+    emitted = convert(core, ios={clock.clk, clock.rst, *signals.values(), *ports.values()}, name="core")
+    files   = {"core.v": emitted.main_source, **emitted.data_files}
+    with open(os.path.join(HERE, "core_harness.cpp")) as f:
+        files["core_harness.cpp"] = f.read()
+    listing = " ".join(f"X({i}, {name})" for i, name in enumerate(signals))
+    files["signals.h"] = f"#define SIGNALS {listing}\n#define PORT_BYTES {PORT_BYTES}\n"
+    digest  = hashlib.sha256("".join(f"{k}{v}" for k, v in sorted(files.items())).encode()).hexdigest()[:16]
+    folder  = os.path.join(CACHE, f"core-{digest}")
+    library = os.path.join(folder, "core.so")
+    if not os.path.exists(library):
+        os.makedirs(folder, exist_ok=True)
+        for name, text in files.items():
+            with open(os.path.join(folder, name), "w") as f:
+                f.write(text)
+        warnings = [f"-Wno-{w}" for w in ("fatal", "WIDTH", "CASEINCOMPLETE", "COMBDLY", "BLKANDNBLK")]
+        with open(os.path.join(folder, "build.log"), "w") as log:
+            run = lambda command: subprocess.run(command, cwd=folder, check=True, stdout=log, stderr=log)
+            run(["verilator", "-O3", "--cc", "core.v", "--top-module", "core", "--x-assign", "fast", "--x-initial", "fast",
+                "--noassert", "--output-split", "20000", "-CFLAGS", "-fPIC", "--build", "-j", "2", "-MAKEFLAGS",
+                "OPT_FAST=-O2 OPT_SLOW=-O1 OPT_GLOBAL=-O2", *warnings])
+            root = subprocess.run(["verilator", "--getenv", "VERILATOR_ROOT"], capture_output=True, text=True).stdout.strip()
+            run(["g++", "-O2", "-fPIC", "-shared", f"-I{root}/include", f"-I{root}/include/vltstd", "-Iobj_dir",
+                "core_harness.cpp", *sorted(glob.glob(os.path.join(folder, "obj_dir", "*.o"))),
+                f"{root}/include/verilated.cpp", f"{root}/include/verilated_threads.cpp", "-lpthread", "-o", library + ".part"])
+        os.replace(library + ".part", library)
+    return library, list(signals)
+
+
+class Core:
+    """A simulated core that holds one model's image.
+
+    latency, stall_256: cycles a read takes, and the chance in 256 that the port stalls a command or an answer.
+    """
+
+    def __init__(self, config, model, latency=20, stall_256=0):
+        config.check_model(model.config)
+        library, names = build(config)
+        self.lib, self.index = ctypes.CDLL(library), {n: i for i, n in enumerate(names)}
+        self.lib.core_new.restype   = ctypes.c_void_p
+        self.lib.core_until.restype = ctypes.c_int64
+        self.lib.core_get.restype   = ctypes.c_uint32
+        here = os.getcwd()
+        os.chdir(os.path.dirname(library))   # Where the contents of its memories are.
+        self.core    = ctypes.c_void_p(self.lib.core_new(latency, stall_256))
+        os.chdir(here)
+        self.context = config.context_of(model.config)
+        self.model   = model
+        self.load(image.write_image(model))
+
+    def load(self, data):
+        """Put an image at DRAM address 0 and set the core's dimensions from its header."""
+        h, c = image.read_header(data), self.model.config
+        self.lib.core_load(self.core, data, ctypes.c_size_t(len(data)))
+        fp   = lambda v: int(np.float32(v).view(np.uint32))
+        inv_dim, eps, score_scale = image.constants(c)
+        for name, value in dict(
+            dim_blocks=c.dim_blocks, hidden_blocks=c.hidden_blocks, head_blocks=c.head_blocks,
+            q_blocks=c.n_heads*c.head_blocks, kv_blocks=c.n_kv_heads*c.head_blocks, heads=c.n_heads, group=c.group,
+            layers=c.n_layers, vocab=c.vocab, context=self.context, kv_stride=self.context*c.head_blocks*32,
+            inv_dim=fp(inv_dim), eps=fp(eps), score_scale=fp(score_scale), stream_base=h.stream_offset//UNIT_BYTES,
+            layers_units=h.layers_bytes//UNIT_BYTES, stream_units=h.stream_bytes//UNIT_BYTES,
+            embed_base=h.embed_offset//UNIT_BYTES + MATRIX.size//UNIT_BYTES, embed_type=h.embed_type,
+            rope_base=h.rope_offset//UNIT_BYTES, topk=min(64, c.vocab)).items():
+            self.set("dims_" + name, value)
+
+    def set(self, name, value):
+        self.lib.core_set(self.core, self.index[name], ctypes.c_uint32(value))
+
+    def get(self, name):
+        return self.lib.core_get(self.core, self.index[name])
+
+    def step(self, token, position, logits=True, limit=200_000):
+        """Run one pass; returns its cycles. AssertionError where it does not end."""
+        for name, value in dict(token=token, position=position, want_logits=int(logits), start=1).items():
+            self.set(name, value)
+        self.lib.core_steps(self.core, 1)
+        self.set("start", 0)
+        cycles = self.lib.core_until(self.core, self.index["done"], 1, ctypes.c_uint64(limit))
+        assert cycles > 0, f"no end after {limit} cycles"
+        self.lib.core_steps(self.core, 3)
+        return cycles
+
+    def topk(self):
+        """(ids, fp32 logits) that the hardware kept, best first."""
+        out = []
+        for i in range(self.get("topk_count")):
+            self.set("topk_select", i)
+            self.lib.core_steps(self.core, 4)
+            out.append((self.get("topk_id"), self.get("topk_logit")))
+        ids, logits = zip(*out)
+        return list(ids), np.array(logits, np.uint32).view(np.float32)
+
+    def counters(self, names):
+        """Performance counters of the last pass."""
+        out = {}
+        for i, name in enumerate(names):
+            self.set("counter_select", i)
+            self.lib.core_steps(self.core, 3)
+            out[name] = self.get("counter_value")
+        return out
+
+    def peek(self, region, word, n=1):
+        """`n` words of a debug region, as uint32."""
+        out = np.empty(n, np.uint32)
+        for i in range(n):
+            self.set("bus_adr", REGIONS.index(region)*REGION_WORDS + word + i)
+            self.set("bus_cyc", 1)
+            self.set("bus_stb", 1)
+            assert self.lib.core_until(self.core, self.index["bus_ack"], 1, ctypes.c_uint64(100)) > 0
+            out[i] = self.get("bus_dat_r")
+            self.set("bus_cyc", 0)
+            self.set("bus_stb", 0)
+            self.lib.core_steps(self.core, 2)
+        return out

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The firmware's C sources, compiled by the host's gcc: sampler, image checks, session, driver, plain C decoder."""
+
+import ctypes
+import struct
+import zlib
+
+import numpy as np
+import pytest
+
+from firmware_host import Firmware, Port, library
+from litellama.accel import image as image_format
+from litellama.accel.config import CoreConfig, ModelConfig
+from litellama.accel.image import HEADER, SECTION, read_header, write_image
+from litellama.accel.numerics import Decoder, exp2_neg
+from litellama.firmware import constants as c
+from litellama.firmware.generate import IMAGE_FIELDS
+from litellama.host.protocol import Client, Refused
+from litellama.host.random_model import odd_configs, random_model
+from litellama.host.sampler import Sampler, SamplerParams, logit_fixed, top_candidates
+
+SMALL = ModelConfig(64, 96, 2, 4, 2, 16, 300, 64)
+
+
+def client(firmware):
+    return Client(Port(firmware), timeout=30.0)
+
+
+def error_number(name):
+    return c.ERRORS[name][0]
+
+
+# Sampler --------------------------------------------------------------------------------------------
+
+class _Sampler(ctypes.Structure):
+    _fields_ = [("inv_temperature", ctypes.c_uint32), ("top_k", ctypes.c_uint32), ("top_p_q16", ctypes.c_uint32),
+        ("state", ctypes.c_uint64)]
+
+
+def c_sampler(lib, params):
+    """Function from all logits to a token, as the firmware samples."""
+    s = _Sampler(params.inv_temperature, params.top_k, params.top_p_q16, 0)
+    lib.sampler_seed(ctypes.byref(s), ctypes.c_uint64(params.seed))
+    def pick(logits):
+        n = lib.sampler_candidates(ctypes.byref(s), len(logits))
+        ids, values = top_candidates(logits, n)
+        bits   = values.view(np.uint32)
+        logit  = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_uint32)(lambda i: int(bits[i]))
+        return int(ids[lib.sampler_choose(ctypes.byref(s), n, logit)])
+    return pick
+
+
+def test_exp2_equals_the_twin():
+    lib = library()
+    u   = np.unique(np.concatenate([np.arange(0, 19 << 16, 61), np.arange(17 << 16, (17 << 16) + 300), [2**31 - 1, 2**32 - 1]]))
+    assert [lib.exp2_neg(ctypes.c_uint32(int(i))) for i in u] == exp2_neg(u).tolist()
+
+
+def test_logits_in_fixed_point_equal_the_twin():
+    lib   = library()
+    bits  = np.random.default_rng(1).integers(0, 2**32, 20000, dtype=np.uint64).astype(np.uint32)
+    bits  = bits[(bits >> 23 & 255) != 255]
+    bits  = np.concatenate([bits, np.array([0, 1.5, -1.5, 32768, -32768, 32767.998, 1e-6, -1e-39, 3e38], np.float32).view(np.uint32)])
+    assert [lib.sampler_fixed(ctypes.c_uint32(int(b))) for b in bits] == logit_fixed(bits.view(np.float32)).tolist()
+
+
+@pytest.mark.parametrize("params", [SamplerParams(), SamplerParams(0.8, 40, 0.95, 2024), SamplerParams(1.0, 0, 1.0, 0),
+    SamplerParams(0.05, 5, 0.5, 2**64 - 1), SamplerParams(100.0, 64, 0.0, 3), SamplerParams(1e-5, 0, 0.9, 4), SamplerParams(2.0, 1, 1.0, 5)])
+def test_sampler_equals_the_twin(params):
+    pick, twin, rng = c_sampler(library(), params), Sampler(params), np.random.default_rng(params.seed % 1000)
+    for n, spread in ((512, 2), (64, 8), (40, 0.1), (3, 1), (1, 1), (1000, 100), (512, 1e6)):
+        for _ in range(20):
+            logits = (rng.standard_normal(n)*spread).astype(np.float32)
+            assert pick(logits) == twin.pick(logits)
+
+
+def test_sampler_gives_the_published_sequence():
+    from test_sampler import PUBLISHED
+    logits = (np.arange(100)*37 % 101).astype(np.float32)/8
+    pick   = c_sampler(library(), SamplerParams(temperature=0.8, top_k=40, top_p=0.95, seed=2024))
+    assert [pick(logits) for _ in range(16)] == PUBLISHED
+
+
+# Image ----------------------------------------------------------------------------------------------
+
+MODEL = random_model(SMALL, layers="q4_1")
+IMAGE = write_image(MODEL)
+FIELD = {name: 8 + 4*i for i, name in enumerate(IMAGE_FIELDS)}
+
+
+def changed(**fields):
+    """IMAGE with header fields replaced and the header's CRC-32 made right again."""
+    data = bytearray(IMAGE)
+    for name, value in fields.items():
+        struct.pack_into("<I", data, FIELD[name], value & 0xFFFFFFFF)
+    n_sections = min(struct.unpack_from("<I", data, FIELD["n_sections"])[0], 16)
+    end = HEADER.size + n_sections*SECTION.size
+    struct.pack_into("<I", data, end, zlib.crc32(data[:end]))
+    return bytes(data)
+
+
+def changed_section(index, **fields):
+    """IMAGE with fields of a section's row replaced."""
+    data, at = bytearray(IMAGE), HEADER.size + index*SECTION.size
+    row      = dict(zip(("name", "offset", "length", "crc"), SECTION.unpack_from(data, at))) | fields
+    SECTION.pack_into(data, at, *row.values())
+    end = HEADER.size + struct.unpack_from("<I", data, FIELD["n_sections"])[0]*SECTION.size
+    struct.pack_into("<I", data, end, zlib.crc32(data[:end]))
+    return bytes(data)
+
+
+def patched(offset, data):
+    return IMAGE[:offset] + data + IMAGE[offset + len(data):]
+
+
+H = read_header(IMAGE)
+
+BAD_IMAGES = [
+    ("MAGIC",          b"",                                     (0, None)),
+    ("MAGIC",          b"GGUF" + IMAGE[4:],                     (int.from_bytes(b"GGUF", "little"), None)),
+    ("VERSION",        changed(version=2),                      (2, 1)),
+    ("HEADER_BYTES",   changed(header_bytes=128),               (128, 120)),
+    ("SECTIONS",       changed(n_sections=17),                  (17, 16)),
+    ("SECTIONS",       changed(n_sections=0),                   (0, 16)),
+    ("HEADER_CRC",     patched(FIELD["vocab"], b"\x55"),        None),
+    ("IMAGE_BYTES",    changed(image_bytes=0xFFFFF000),         (0xFFFFF000, (1 << 24) - 0x1000)),
+    ("SECTION_BOUNDS", changed_section(0, length=0xFFFFFFF0),   (0, H.image_bytes)),
+    ("SECTION_BOUNDS", changed_section(1, offset=0xFFFFF000),   (1, H.image_bytes)),
+    ("SECTION_BOUNDS", changed_section(2, offset=4100),         (2, H.image_bytes)),
+    ("SECTION_NONE",   changed_section(0, name=b"XXXX"),        None),
+    ("SECTION_NONE",   changed_section(1, name=b"XXXX"),        None),
+    ("DIM",            changed(dim=0),                          (0, 1 << 14)),
+    ("DIM",            changed(dim=1 << 31),                    (1 << 31, 1 << 14)),
+    ("HIDDEN",         changed(hidden=1 << 20),                 (1 << 20, 1 << 15)),
+    ("N_LAYERS",       changed(n_layers=257),                   (257, 256)),
+    ("N_HEADS",        changed(n_heads=0),                      (0, 256)),
+    ("N_KV_HEADS",     changed(n_kv_heads=3),                   (3, 4)),
+    ("N_KV_HEADS",     changed(n_kv_heads=8),                   (8, 4)),
+    ("HEAD_DIM",       changed(head_dim=15),                    (15, 256)),
+    ("VOCAB",          changed(vocab=1 << 19),                  (1 << 19, 1 << 18)),
+    ("MODEL_CONTEXT",  changed(context=0),                      (0, 1 << 17)),
+    ("BLOCKS",         changed(dim_blocks=3),                   (3, 2)),
+    ("BLOCKS",         changed(hidden_blocks=2),                (2, 3)),
+    ("ROPE_BYTES",     changed(context=65),                     (64*32*4, 65*32*4)),
+    ("ROPE_BYTES",     changed(rope_offset=0),                  None),
+    ("STREAM_BYTES",   changed(stream_bytes=H.stream_bytes - 32), (H.stream_bytes - 32, H.stream_bytes)),
+    ("STREAM_BYTES",   changed(stream_offset=8192),             None),
+    ("LAYERS_BYTES",   changed(layers_bytes=H.layers_bytes + 32), (H.layers_bytes + 32, H.layers_bytes)),
+    ("EMBEDDING",      changed(embed_offset=0x7FFFFF00),        (0x7FFFFF00, H.embed_offset)),
+    ("EMBEDDING",      changed(embed_type=1),                   None),
+    ("STREAM",         changed(vocab=299),                      (H.embed_offset - H.stream_offset, 2)),
+    ("LAYERS_BYTES",   changed(n_layers=1),                     (H.layers_bytes, H.layers_bytes//2)),
+    ("STREAM",         changed(n_layers=3),                     (H.layers_bytes, 1)),
+    ("STREAM",         patched(H.stream_offset, b"\0\0"),       (0, 0)),
+    ("STREAM",         patched(H.stream_offset + 2, b"\x04"),   (0, 0)),
+    ("STREAM",         patched(H.stream_offset + 12, b"\xff\xff\xff\xff"), (0, 3)),
+]
+
+
+@pytest.mark.parametrize("name,data,detail", BAD_IMAGES, ids=[f"{i}-{b[0]}" for i, b in enumerate(BAD_IMAGES)])
+def test_bad_images_are_refused_by_number_value_and_limit(name, data, detail):
+    hello = client(Firmware(MODEL, image=data)).hello()
+    assert hello.image_error == error_number(name)
+    if detail is not None:
+        assert hello.image_value == detail[0] and detail[1] in (None, hello.image_limit)
+    assert hello.context == 0
+
+
+def test_random_damage_never_crashes_nor_passes_the_contents_check():
+    firmware, rng = Firmware(MODEL), np.random.default_rng(7)
+    port          = client(firmware)
+    for _ in range(150):
+        data = bytearray(IMAGE)
+        at   = int(rng.integers(0, 400) if rng.random() < 0.5 else rng.integers(0, H.image_bytes))
+        data[at] ^= 1 << int(rng.integers(8))
+        if rng.random() < 0.7:   # A liar with a right CRC-32.
+            end = HEADER.size + min(struct.unpack_from("<I", data, FIELD["n_sections"])[0], 16)*SECTION.size
+            struct.pack_into("<I", data, end, zlib.crc32(data[:end]))
+        firmware.put_image(bytes(data))
+        covered = any(o <= at < o + n for o, n, _ in H.sections.values())
+        try:
+            port.verify(contents=True)
+            assert not covered
+        except Refused as error:
+            assert error.number in {n for n, _ in c.ERRORS.values()} and "error" not in str(error)
+
+
+def test_contents_are_checked_on_request():
+    damaged  = patched(H.stream_offset + 1000, bytes([IMAGE[H.stream_offset + 1000] ^ 1]))
+    port     = client(Firmware(MODEL, image=damaged))
+    assert port.hello().image_error == 0   # Not read at start: it would cost seconds of simulation.
+    with pytest.raises(Refused, match="section 0 of the image is corrupt"):
+        port.verify(contents=True)
+    with pytest.raises(Refused, match="section 0"):
+        port.prefill(0, [1])
+    good = client(Firmware(MODEL))
+    good.verify(contents=True)
+    assert good.hello().sections_checked == 1
+
+
+CORES = [
+    ("MAX_DIM",       CoreConfig(max_dim=32),                       (64, 32)),
+    ("MAX_HIDDEN",    CoreConfig(max_hidden=64),                    (96, 64)),
+    ("MAX_HEADS_DIM", CoreConfig(max_heads_dim=96),                 (128, 96)),
+    ("KV_BYTES",      CoreConfig(kv_bytes=4064),                    (4096, 4064)),
+    ("KV_SCALES",     CoreConfig(kv_scales=127),                    (128, 127)),
+]
+
+
+@pytest.mark.parametrize("name,core,detail", CORES, ids=[x[0] for x in CORES])
+def test_models_beyond_the_core_are_refused(name, core, detail):
+    with pytest.raises(ValueError):
+        core.check_model(SMALL)
+    hello = client(Firmware(MODEL, config=core)).hello()
+    assert (hello.image_error, hello.image_value, hello.image_limit) == (error_number(name), *detail)
+
+
+@pytest.mark.parametrize("core", [CoreConfig(), CoreConfig(kv_bytes=4096), CoreConfig(kv_scales=191), CoreConfig(max_context=32)])
+@pytest.mark.parametrize("context", [20, 64, 100])
+def test_context_is_what_the_configuration_says(core, context):
+    m        = ModelConfig(64, 96, 2, 4, 2, 16, 300, context)
+    firmware = Firmware(random_model(m), config=core)
+    assert client(firmware).hello().context == core.context_of(m)
+    assert firmware.register("context") == -(-core.context_of(m)//32)*32
+
+
+def test_registers_hold_what_the_image_says():
+    for name, config, tied in odd_configs():
+        model    = random_model(config, layers="q4_0", classifier="q8_0", tied=tied)
+        firmware = Firmware(model)
+        h        = read_header(write_image(model))
+        at       = 0x1000
+        consts   = [int(np.float32(x).view(np.uint32)) for x in image_format.constants(config)]
+        want = dict(dim_blocks=config.dim_blocks, hidden_blocks=config.hidden_blocks, head_blocks=config.head_blocks,
+            heads=config.n_heads, kv_heads=config.n_kv_heads, layers=config.n_layers, vocab=config.vocab, inv_dim=consts[0],
+            eps=consts[1], score_scale=consts[2], stream_base=at + h.stream_offset, embed_base=at + h.embed_offset + 32,
+            rope_base=at + h.rope_offset, layers_bytes=h.layers_bytes, stream_bytes=h.stream_bytes, embed_type=h.embed_type)
+        assert {k: firmware.register(k) for k in want} == want, name
+
+
+# Session --------------------------------------------------------------------------------------------
+
+def reference(model, tokens, params, n, context=None):
+    """Tokens that the twin generates."""
+    decoder, sampler, out = Decoder(model), Sampler(params), []
+    logits = decoder.forward(tokens)
+    while True:
+        out.append(sampler.pick(logits))
+        if len(out) == n or decoder.position == (context or decoder.context):
+            return out
+        logits = decoder.forward([out[-1]])
+
+
+def test_only_new_tokens_are_computed_and_logits_only_where_needed():
+    firmware = Firmware(MODEL)
+    port     = client(firmware)
+    params   = SamplerParams(0.9, 20, 0.95, 3)
+    done, tokens = port.generate(0, [1, 7, 8], params, 4)
+    ids = [t.id for t in tokens]
+    assert ids == reference(MODEL, [1, 7, 8], params, 4)
+    assert firmware.passes == [(1, 0, 0), (7, 1, 0), (8, 2, 20), *[(ids[i], 3 + i, 20) for i in range(3)]]
+    assert (done.reason, done.position, done.n_prompt, done.n_tokens) == (c.REASON_LENGTH, 6, 3, 4)
+    assert done.counters == [1000*i + 5 for i in range(16)]
+    done, more = port.generate(6, [ids[-1], 9], params, 3)   # The next turn: the RNG starts anew.
+    assert firmware.passes[6:8] == [(ids[-1], 6, 0), (9, 7, 20)]
+    assert [t.id for t in more] == reference(MODEL, [1, 7, 8, *ids, 9], params, 3)
+    assert done.position == 10
+    port.reset(6)
+    assert [t.id for t in port.generate(6, [ids[-1], 9], params, 3)[1]] == [t.id for t in more]
+    with pytest.raises(Refused, match="position 11"):
+        port.reset(11)
+    port.reset()
+    assert port.hello().position == 0
+
+
+def test_stop_ids_and_full_context_end_a_run():
+    port   = client(Firmware(MODEL))
+    params = SamplerParams(0.9, 0, 1.0, 11)
+    want   = reference(MODEL, [1, 2], params, 100)
+    assert len(want) == SMALL.context - 1
+    done, tokens = port.generate(0, [1, 2], params, 100)
+    assert [t.id for t in tokens] == want and done.reason == c.REASON_LENGTH and done.position == SMALL.context
+    with pytest.raises(Refused, match="65 positions were asked for, the context holds 64"):
+        port.generate(SMALL.context, [1], params, 1)
+    port.reset()
+    first = want.index(want[5])
+    done, tokens = port.generate(0, [1, 2], params, 100, stop_ids=[299, want[5]])
+    assert [t.id for t in tokens] == want[:first + 1] and done.reason == c.REASON_STOP and done.position == 2 + first
+
+
+def test_greedy_asks_for_one_candidate_and_logits_are_reported():
+    firmware = Firmware(MODEL)
+    _, tokens = client(firmware).generate(0, [1], SamplerParams(), 2)
+    assert [p[2] for p in firmware.passes] == [1, 1]
+    logits = Decoder(MODEL).forward([1])
+    assert tokens[0].logit == int(logits.max().view(np.uint32))
+
+
+@pytest.mark.parametrize("error,name,limit", [(1, "CORE_STREAM", 1), (2, "CORE_DIMENSION", 2), (-1, "CORE_TIMEOUT", None)])
+def test_errors_of_the_core_are_reported_and_leave_the_session_usable(error, name, limit):
+    firmware = Firmware(MODEL)
+    port     = client(firmware)
+    port.prefill(0, [1, 2, 3])
+    firmware.error = error
+    with pytest.raises(Refused) as caught:
+        port.generate(3, [4], SamplerParams(), 5)
+    assert caught.value.number == error_number(name) and caught.value.value == 3 and limit in (None, caught.value.limit)
+    firmware.error = 0
+    assert port.hello().position == 3
+    assert [t.id for t in port.generate(3, [4], SamplerParams(), 5)[1]] == reference(MODEL, [1, 2, 3, 4], SamplerParams(), 5)
+
+
+# Plain C decoder ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("type", ["q4_0", "q4_1", "q8_0"])
+@pytest.mark.parametrize("which", range(3))
+def test_plain_c_decoder_computes_the_same_model(which, type):
+    """It is a yardstick only if it does the work: on random weights, the same first choice nearly always, its logit close."""
+    _, config, tied = odd_configs()[which]
+    model   = random_model(config, layers=type, tied=tied)
+    port    = client(Firmware(model))
+    decoder = Decoder(model)
+    tokens  = np.random.default_rng(which).integers(0, config.vocab, 40)
+    same, error = 0, 0.0
+    for position, token in enumerate(map(int, tokens)):
+        logits = decoder.forward([token])
+        result = port.baseline(token, position)
+        same  += result.token == int(logits.argmax())
+        error += abs(result.logit_q16/65536 - float(logits[result.token]))/len(tokens)
+    assert same >= 34 and error < 0.1*float(logits.std()), (same, error)
+
+
+def test_plain_c_decoder_refuses_what_it_cannot_do():
+    port = client(Firmware(MODEL, ram_bytes=0x1000 + len(IMAGE) + 20000))
+    with pytest.raises(Refused, match="bytes of DRAM behind the image, there are 20000"):
+        port.baseline(1)
+    port = client(Firmware(MODEL))
+    with pytest.raises(Refused, match="outside the vocabulary"):
+        port.baseline(300)
+    with pytest.raises(Refused, match="65 positions"):
+        port.baseline(1, 64)
+    with pytest.raises(Refused, match="no image"):
+        client(Firmware()).baseline(1)

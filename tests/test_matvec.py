@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""LlamaMatVec against numerics.matvec: all types, lanes and columns, extremes of every operand, jobs back to back, full rate."""
+
+import numpy as np
+import pytest
+from migen import Signal
+
+from litex.gen import LiteXModule
+
+from gateware import drain, feed, run_block
+from litellama.accel import numerics
+from litellama.accel.bfp import LlamaActivations
+from litellama.accel.config import BLOCK
+from litellama.accel.image import Q4_0, Q4_1, Q8_0, QMatrix
+from litellama.accel.matvec import LlamaMatVec
+from test_unpack import random_matrix, shown, weight_beats
+
+DEPTH = 16
+
+
+class Engine(LiteXModule):
+    """LlamaMatVec and its activation memory; outputs are combinational copies."""
+    def __init__(self, lanes, columns):
+        self.activations = activations = LlamaActivations(lanes, columns, DEPTH)
+        self.matvec      = mv          = LlamaMatVec(lanes, columns, activations)
+        self.source      = shown(self, mv.source)
+        self.ios         = [mv.sink, self.source, mv.start, mv.rows, mv.blocks, mv.type, mv.exponent, mv.base, *mv.emax,
+            mv.n_columns, mv.kind, activations.write]
+        for s in (mv.ready_for_start, mv.done):
+            copy = Signal()
+            self.comb += copy.eq(s)
+            self.ios.append(copy)
+
+
+def store(activations, vectors):
+    """Generator: write DEPTH blocks of each column (list of Bfp)."""
+    write, step = activations.write, activations.step
+    for c, v in enumerate(vectors):
+        yield write.column.eq(c)
+        for j in range(len(v.exp)):
+            yield write.block.eq(j)
+            yield write.mant_we.eq(1)
+            yield write.exp.eq(int(v.exp[j]))
+            yield write.sum.eq(int(v.sums()[j]) & 0x1FFFFF)
+            for k in range(BLOCK//step):
+                yield write.index.eq(k)
+                yield write.meta_we.eq(k == BLOCK//step - 1)
+                yield write.mant.eq(int.from_bytes(v.mant[j, step*k:step*(k + 1)].astype("<i2").tobytes(), "little"))
+                yield
+    yield write.mant_we.eq(0)
+    yield write.meta_we.eq(0)
+
+
+def random_vectors(prng, columns):
+    """Bfp of DEPTH blocks per column: any mantissas, extreme blocks and a zero block, exponents near and far."""
+    out = []
+    for _ in range(columns):
+        mant    = prng.integers(-32767, 32768, (DEPTH, BLOCK)).astype(np.int16)
+        mant[2:4] = 32767
+        mant[4] = 0
+        mant[6] = -32767
+        exp     = 120 + prng.integers(-3, 4, DEPTH)
+        exp[5]  = 60
+        exp[4]  = 0
+        out.append(numerics.Bfp(mant, exp, exp.max()))
+    return out
+
+
+def scales(prng, w, spread):
+    """Replace the scales of `w`: exponent fields from `spread` (low, high), any sign and fraction; a few 0."""
+    for s in (w.d, w.m):
+        if s is not None:
+            s[:] = prng.integers(*spread, s.shape) << 10 | prng.integers(0, 1 << 10, s.shape) | prng.integers(0, 2, s.shape) << 15
+            s[prng.random(s.shape) < 0.05] = 0
+    return w
+
+
+def make_jobs(prng, lanes):
+    """[(QMatrix, exponent or None for its own, base, emax to add, n_columns or None)]."""
+    jobs = []
+    for type in (Q4_1, Q8_0, Q4_0):
+        jobs.append((scales(prng, random_matrix(prng, type, 4, 5), (8, 12)), None, 1, 0, None))
+        jobs.append((scales(prng, random_matrix(prng, type, 6, 1), (0, 3)), None, 7, 3, None))          # Subnormal scales.
+        jobs.append((scales(prng, random_matrix(prng, type, 2, 3), (0, 31)), None, 2, 0, None))         # Every exponent.
+        w = random_matrix(prng, type, 2, 2)                                                            # Largest of everything.
+        w.q[:] = -128 if type == Q8_0 else 15
+        w.q[1] = 127 if type == Q8_0 else 0
+        w.d.fill(0x7BFF)
+        if w.m is not None:
+            w.m.fill(0xFBFF)
+        jobs.append((w, None, 2, 0, None))
+    jobs.append((scales(prng, random_matrix(prng, Q8_0, 5, 2), (5, 15)), numerics.K_EXPONENT, 6, 1, 1))
+    w = random_matrix(prng, Q8_0, 3, 4)
+    w.d.fill(numerics.FP16_ONE)
+    jobs.append((w, numerics.V_EXPONENT, 8, 0, None))
+    jobs += [(scales(prng, random_matrix(prng, Q4_1, 1, 1), (8, 12)), None, k, 0, None) for k in range(4)]   # Shortest jobs.
+    jobs.append((scales(prng, random_matrix(prng, Q4_1, 1, DEPTH), (1, 31)), None, 0, 80, None))      # All shifted out.
+    return jobs
+
+
+@pytest.mark.parametrize("lanes, columns, feeding, draining", [(8, 1, 0.7, 0.7), (8, 2, 1, 1), (16, 1, 1, 1), (16, 2, 0.8, 0.4),
+    (32, 1, 1, 0.6), (32, 2, 1, 1)])
+def test_jobs(lanes, columns, feeding, draining, tmp_path):
+    """Every job's rows, kinds, columns and `last`, bit for bit."""
+    dut, prng = Engine(lanes, columns), np.random.default_rng(10*lanes + columns)
+    mv, jobs  = dut.matvec, make_jobs(prng, lanes)
+    vectors   = random_vectors(prng, columns)
+    beats, want, got, dones = [], [], [], [0]
+    for i, (w, exponent, base, more, n_columns) in enumerate(jobs):
+        beats += [{k: b[k] for k in ("q", "d", "m", "block_last")} for b in weight_beats(w, lanes)]
+        x = numerics.Bfp(*(np.stack([getattr(v, f)[base:base + w.blocks] for v in vectors]) for f in ("mant", "exp")),
+            np.array([v.emax + more for v in vectors]))
+        y = numerics.bits(numerics.matvec(w, x, exponent))
+        n = n_columns or columns
+        want += [dict(data=int(y[c, r]), kind=i % 13, column=c, first=0, last=int((r, c) == (w.rows - 1, n - 1)))
+            for r in range(w.rows) for c in range(n)]
+
+    def control():
+        yield from store(dut.activations, vectors)
+        for i, (w, exponent, base, more, n_columns) in enumerate(jobs):
+            while not (yield mv.ready_for_start):
+                yield
+            for s, v in ((mv.rows, w.rows), (mv.blocks, w.blocks), (mv.type, w.type), (mv.base, base), (mv.kind, i % 13),
+                    (mv.exponent, w.scale_exponent() if exponent is None else exponent), (mv.n_columns, n_columns or columns),
+                    *((e, int(v.emax + more)) for e, v in zip(mv.emax, vectors))):
+                yield s.eq(v)
+            yield mv.start.eq(1)
+            yield
+            yield mv.start.eq(0)
+            yield mv.rows.eq(0)      # Parameters are sampled.
+            yield mv.base.eq(3)
+            yield mv.exponent.eq(1)
+            yield
+        yield from feed_done()
+
+    def feed_done():
+        while dones[0] < len(jobs):
+            yield
+
+    def count_done():
+        while dones[0] < len(jobs):
+            dones[0] += yield mv.done
+            yield
+    run_block(dut, [control(), count_done(), feed(mv.sink, beats, feeding), drain(dut.source, got, len(want), draining)],
+        dut.ios, tmp_path)
+    assert got == want
+
+
+@pytest.mark.parametrize("lanes, columns, type, blocks", [(32, 1, Q4_0, 1), (32, 2, Q8_0, 1), (32, 1, Q4_1, 3), (16, 2, Q4_1, 1),
+    (8, 1, Q4_0, 1)])
+def test_one_beat_a_clock(lanes, columns, type, blocks, tmp_path):
+    """Rows as short as one beat are taken without a pause while the consumer takes every result at once."""
+    dut, prng = Engine(lanes, columns), np.random.default_rng(3)
+    mv, w     = dut.matvec, random_matrix(prng, type, 60, blocks)
+    beats     = weight_beats(w, lanes)
+
+    def control():
+        for s, v in ((mv.rows, w.rows), (mv.blocks, w.blocks), (mv.type, w.type), (mv.start, 1), (dut.source.ready, 1)):
+            yield s.eq(v)
+        yield
+        yield mv.start.eq(0)
+        yield mv.sink.valid.eq(1)
+        for b in beats:
+            for k in ("q", "d", "m", "block_last"):
+                yield getattr(mv.sink, k).eq(b[k])
+            yield
+            assert (yield mv.sink.ready)
+        yield mv.sink.valid.eq(0)
+        clocks = 1
+        while not (yield mv.done):
+            yield
+            clocks += 1
+            assert clocks <= 20 + {8: 3, 16: 4, 32: 5}[lanes] + columns
+    run_block(dut, [control()], dut.ios, tmp_path)
+
+
+def test_consumer_waits(tmp_path):
+    """Rows of one beat while nobody takes results: the array stops in time and loses nothing."""
+    dut, prng = Engine(32, 1), np.random.default_rng(4)
+    mv, w     = dut.matvec, random_matrix(prng, Q4_0, 80, 1)
+    vectors   = random_vectors(prng, 1)
+    scales(prng, w, (8, 12))
+    beats     = [{k: b[k] for k in ("q", "d", "m", "block_last")} for b in weight_beats(w, 32)]
+    x         = numerics.Bfp(vectors[0].mant[None, :1], vectors[0].exp[None, :1], vectors[0].emax[None])
+    want, got = numerics.bits(numerics.matvec(w, x))[0].tolist(), []
+
+    def control():
+        yield from store(dut.activations, vectors)
+        for s, v in ((mv.rows, w.rows), (mv.blocks, 1), (mv.type, w.type), (mv.exponent, w.scale_exponent()),
+                (mv.emax[0], int(vectors[0].emax)), (mv.start, 1)):
+            yield s.eq(v)
+        yield
+        yield mv.start.eq(0)
+        for _ in range(120):
+            yield
+        yield from drain(dut.source, got, len(want))
+    run_block(dut, [control(), feed(mv.sink, beats)], dut.ios, tmp_path)
+    assert [g["data"] for g in got] == want

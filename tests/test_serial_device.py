@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The serial device end to end: host, protocol and the compiled firmware over TCP, against the reference device."""
+
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from firmware_host import Firmware, serve
+from litellama.accel.config import ModelConfig
+from litellama.firmware import constants as c
+from litellama.host.devices.base import ABORT
+from litellama.host.devices.reference import ReferenceDevice
+from litellama.host.devices.serial import SerialDevice
+from litellama.host.random_model import odd_configs, random_model
+from litellama.host.sampler import SamplerParams
+
+MODEL  = random_model(ModelConfig(64, 96, 2, 4, 2, 16, 300, 64), layers="q4_1")
+GREEDY = SamplerParams()
+
+
+@pytest.mark.parametrize("params", [GREEDY, SamplerParams(0.8, 40, 0.95, 99)])
+@pytest.mark.parametrize("which", range(3))
+def test_serial_device_equals_the_reference(which, params):
+    _, config, tied = odd_configs()[which]
+    model     = random_model(config, layers="q4_0", classifier="q8_0", tied=tied)
+    reference = ReferenceDevice()
+    reference.load(model)
+    with serve(Firmware(model)) as url, SerialDevice(url) as device:
+        device.load(model)
+        for turn in ([1, 5, 9, 300], [17, 3]):
+            want, seen = reference.generate(turn, params, 16, [7]), []
+            got = device.generate(turn, params, 16, [7], seen.append)
+            assert got.tokens == want.tokens == seen and got.finish_reason == want.finish_reason
+            assert device.position == reference.position
+            assert got.timings.decode_cycles > 0 and 0 < got.timings.mbu and got.timings.tokens_per_second > 0
+        device.reset()
+        assert device.position == 0
+
+
+def test_image_is_sent_only_if_it_is_not_there():
+    firmware, other = Firmware(), random_model(ModelConfig(64, 96, 2, 4, 2, 16, 300, 64), layers="q4_1", seed=1)
+    with serve(firmware) as url, SerialDevice(url) as device:
+        firmware.model, seen = MODEL, []
+        device.load(MODEL, lambda done, total: seen.append(done))
+        assert len(seen) > 1
+        assert device.generate([1, 2], GREEDY, 1).finish_reason == "length"
+        seen.clear()
+        device.load(MODEL, lambda done, total: seen.append(done))
+        assert seen == [] and device.position == 0
+        device.load(other, lambda done, total: seen.append(done))
+        assert len(seen) > 1
+        with pytest.raises(ValueError, match="built for at most 1024"):
+            device.load(random_model(ModelConfig(1056, 96, 1, 1, 1, 16, 300, 64)))
+
+
+def test_long_prompts_span_frames():
+    model     = random_model(ModelConfig(32, 64, 1, 2, 1, 16, 300, 600), layers="q8_0")
+    reference = ReferenceDevice()
+    reference.load(model)
+    tokens    = [int(t) for t in np.random.default_rng(3).integers(0, 300, 2*c.TOKENS_MAX + 5)]
+    with serve(Firmware(model)) as url, SerialDevice(url) as device:
+        device.load(model)
+        progress = []
+        got = device.generate(tokens, GREEDY, 3, on_prompt=lambda done, total: progress.append((done, total)))
+        assert got.tokens == reference.generate(tokens, GREEDY, 3).tokens
+        assert got.timings.prompt_tokens == len(tokens) and device.position == len(tokens) + 2
+        assert progress == sorted(progress) and progress and progress[-1][1] == len(tokens)
+        with pytest.raises(ValueError, match="it holds 512"):
+            device.generate([1]*200, GREEDY, 1)
+
+
+@pytest.mark.parametrize("how", ["return", "raise", "signal"])
+def test_abort_leaves_the_device_as_the_reference(how):
+    reference = ReferenceDevice()
+    reference.load(MODEL)
+    def stop_at(n, how):
+        seen = []
+        def on_token(token):
+            seen.append(token)
+            if len(seen) == n:
+                if how == "raise":
+                    raise KeyboardInterrupt
+                if how == "signal":
+                    signal.raise_signal(signal.SIGINT)
+                return how == "return"
+        return on_token
+    want = reference.generate([1, 2], GREEDY, 40, on_token=stop_at(4, "return"))
+    with serve(Firmware(MODEL)) as url, SerialDevice(url) as device:
+        device.load(MODEL)
+        got = device.generate([1, 2], GREEDY, 40, on_token=stop_at(4, how))
+        assert got.finish_reason == ABORT
+        assert 4 <= len(got.tokens) < 40 and got.tokens[:4] == want.tokens
+        assert device.position == 2 + len(got.tokens) - 1
+        if how != "signal":
+            assert got.tokens == want.tokens
+            assert device.generate([got.tokens[-1], 9], GREEDY, 5).tokens == reference.generate([want.tokens[-1], 9], GREEDY, 5).tokens
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_generate_works_outside_the_main_thread():
+    with serve(Firmware(MODEL)) as url, SerialDevice(url) as device:
+        device.load(MODEL)
+        out    = []
+        thread = threading.Thread(target=lambda: out.append(device.generate([1], GREEDY, 3).tokens))
+        thread.start()
+        thread.join(20)
+        assert len(out[0]) == 3
