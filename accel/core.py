@@ -163,9 +163,9 @@ class LlamaCore(LiteXModule):
         # What this build cannot hold is refused before anything is addressed with it.
         limits = [(dims.dim_blocks, config.max_dim//BLOCK), (dims.hidden_blocks, config.max_hidden//BLOCK),
             (dims.q_blocks, config.max_heads_dim//BLOCK), (dims.kv_blocks, config.max_heads_dim//BLOCK),
-            (dims.head_blocks, config.max_head_dim//BLOCK), (dims.context, config.max_context), (dims.topk, config.max_topk)]
+            (dims.head_blocks, config.max_head_dim//BLOCK), (dims.context, config.max_context)]
         self.sync += ctrl.over_limit.eq(reduce(or_, [(value > limit) | (value == 0) for value, limit in limits]) |
-            (ctrl.position >= dims.context))
+            (ctrl.position >= dims.context) | (dims.topk > config.max_topk))
 
         # Counters and debug window.
         self.counters = counters = LlamaCounters()
@@ -232,7 +232,12 @@ class LlamaCore(LiteXModule):
         self.version = CSRStatus(8, reset=VERSION, description="Version of this register interface.")
         self.comb   += [self.status.fields.busy.eq(ctrl.busy), self.status.fields.done.eq(finished),
             self.status.fields.error.eq(ctrl.error)]
-        self.counters.add_csr()
+
+        self.counter_select = CSRStorage(fields=[CSRField("index", size=bits_for(len(COUNTERS) - 1),
+            description="Counter: " + ", ".join(f"{i} {n}" for i, n in enumerate(COUNTERS)) + ".")],
+            description="Performance counter to read.")
+        self.counter_value  = CSRStatus(32, description="Selected counter, of the last pass, in cycles.")
+        self.comb += [self.counters.select.eq(self.counter_select.storage), self.counter_value.status.eq(self.counters.value)]
 
         self.ev             = EventManager()
         self.ev.token_ready = EventSourcePulse(description="A pass has ended: its candidates, or its error, can be read.")

