@@ -94,15 +94,20 @@ class LlamaEmbedding(LiteXModule):
         index      = Signal(max=lanes)
         wide       = Signal()
         beat_last  = Signal()
-        low, high  = Signal(4), Signal(4)
+        position   = Signal(max=lanes//2)
+        nibble     = Signal(4)
         weight     = Signal(8)
         d, m       = Signal(16), Signal(16)
         valid, last = Signal(), Signal()
-        nibbles    = [sink.q[4*i:4*(i + 1)] for i in range(lanes)]
+        byte       = sink.q
+        for i in reversed(range(log2_int(lanes) - 1)):   # A tree of multiplexers: an Array of nibbles costs five times as much.
+            level      = Signal(8*2**i)
+            self.comb += level.eq(Mux(position[i], byte[8*2**i:], byte[:8*2**i]))
+            byte       = level
         self.comb += [
             wide.eq(self.type == Q8_0),
-            low.eq(Array(nibbles)[Mux(wide, Cat(0, index), index)]),
-            high.eq(Array(nibbles[1::2])[index[:log2_int(lanes) - 1]]),
+            position.eq(Mux(wide, index, index[1:])),
+            nibble.eq(Mux(index[0], byte[4:], byte[:4])),
             beat_last.eq(index == Mux(wide, lanes//2 - 1, lanes - 1)),
             sink.ready.eq(advance & beat_last),
         ]
@@ -110,9 +115,9 @@ class LlamaEmbedding(LiteXModule):
             valid.eq(sink.valid), last.eq(sink.last & beat_last),
             d.eq(sink.d), m.eq(sink.m & Replicate(self.type == Q4_1, 16)),
             Case(self.type, {
-                Q8_0:      weight.eq(Cat(low, high)),
-                Q4_0:      weight.eq(Cat(low[:3], Replicate(~low[3], 5))),   # Less 8.
-                "default": weight.eq(low),
+                Q8_0:      weight.eq(byte),
+                Q4_0:      weight.eq(Cat(nibble[:3], Replicate(~nibble[3], 5))),   # Less 8.
+                "default": weight.eq(nibble),
             }),
             If(sink.valid, index.eq(index + 1), If(beat_last, index.eq(0))),
         )

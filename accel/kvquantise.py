@@ -176,12 +176,22 @@ class LlamaKVQuantise(LiteXModule):
         # One head after the other.
         blocks = Signal.like(self.kv_blocks)   # Blocks of this kind's heads still to be stored.
         self.fsm = fsm = FSM(reset_state="WAIT_HEAD")
+        multiply = fsm.ongoing("MULTIPLY")
+        scaling  = fsm.ongoing("SCALE")
         product  = Signal()
-        self.comb += product.eq(result.valid & (result.dest == DEST_KVQ))
+        self.comb += [
+            # (Handshakes stay outside the FSM's process: Icarus would loop on their glitches.)
+            vpu.valid.eq(multiply | (scaling & readout.source.valid)),
+            vpu.a.eq(Mux(multiply, inverse, readout.source.data)), vpu.b.eq(Mux(multiply, ONE_127TH, inverse)),
+            vpu.last.eq(scaling & readout.source.last), readout.source.ready.eq(scaling & vpu.ready),
+            product.eq(result.valid & (result.dest == DEST_KVQ)),
+            quotient.eq(scaling & product),
+            function.valid.eq(fsm.ongoing("INVERT")), function.func.eq(numerics.RECIP),
+            function.x.eq(Cat(mant[:23], exponent & Replicate(mant[23], 8))),
+        ]
         fsm.act("WAIT_HEAD",
             If(full, take.eq(1), NextValue(inverse, absmax), NextState("MULTIPLY")))
         fsm.act("MULTIPLY",
-            vpu.valid.eq(1), vpu.a.eq(inverse), vpu.b.eq(ONE_127TH),
             If(vpu.ready, NextState("WAIT_PRODUCT")))
         fsm.act("WAIT_PRODUCT",
             NextValue(exponent, result.data[23:31]),
@@ -207,17 +217,12 @@ class LlamaKVQuantise(LiteXModule):
                 NextValue(mant, mant << 1), NextValue(exponent, exponent - 1),
             ).Else(NextState("INVERT")))
         fsm.act("INVERT",
-            function.valid.eq(1), function.func.eq(numerics.RECIP),
-            function.x.eq(Cat(mant[:23], exponent & Replicate(mant[23], 8))),
             If(function.ready, NextState("WAIT_INVERSE")))
         fsm.act("WAIT_INVERSE",
             NextValue(inverse, self.function_result.y),
             NextValue(address, head_base + Mux(values, self.position, Cat(Replicate(0, 5), self.k_offset))),
             If(self.function_result.valid, readout.start.eq(1), NextState("SCALE")))
         fsm.act("SCALE",
-            vpu.valid.eq(readout.source.valid), vpu.a.eq(readout.source.data), vpu.b.eq(inverse),
-            vpu.last.eq(readout.source.last), readout.source.ready.eq(vpu.ready),
-            quotient.eq(product),
             If(kv.write_valid, NextValue(address, address + Mux(values, self.context, 1))),
             If(stored, NextState("STORE")))
         fsm.act("STORE",

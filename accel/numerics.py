@@ -252,8 +252,8 @@ def quantise_kv(x):
 
 def score_fixed(score, scale):
     """Attention score in fixed point: fp32 score times log2(e)/sqrt(head_dim), 16 fraction bits, saturated to int32."""
-    s = fmul(score, scale).astype(np.float64)
-    return np.clip(round_away(s*2.0**SCORE_Q), -2**31, 2**31 - 1).astype(np.int64)
+    s = fmul(score, scale).astype(np.float64)*2.0**SCORE_Q
+    return round_away(np.clip(s, -2**31, 2**31 - 1))
 
 
 def swiglu(a, b):

@@ -128,36 +128,37 @@ class LlamaRMSNorm(LiteXModule):
             readout.count.eq(Cat(Replicate(0, 5), self.dim_blocks)),
         ]
 
-        # eps + sum/dim, then x*root*weight.
-        root, scale = Signal(32), Signal()
-        self.comb += [
+        # eps + sum/dim, then x*root*weight. (Handshakes stay outside the FSM's process: Icarus would loop on their glitches.)
+        self.fsm    = fsm = FSM(reset_state="IDLE")
+        root        = Signal(32)
+        mean, scale = fsm.ongoing("MEAN"), fsm.ongoing("SCALE")
+        taken       = Signal()
+        self.comb  += [
+            vpu.valid.eq(mean | (scale & readout.source.valid & vector.valid)),
             vpu.a.eq(readout.source.data), vpu.b.eq(root), vpu.chain.eq(scale),
             vpu.c.eq(squares.sum), vpu.d.eq(Mux(scale, vector.data, self.inv_dim)),
             vpu.e.eq(self.eps), vpu.p_sel.eq(Mux(scale, P_ZERO, P_E)),
             vpu.dest.eq(Mux(scale, DEST_ACT, DEST_SCALAR)), vpu.last.eq(scale & vector.last),
-            function.func.eq(RSQRT), function.x.eq(root),
+            taken.eq(vpu.valid & vpu.ready),
+            readout.source.ready.eq(scale & taken), vector.ready.eq(scale & taken),
+            function.valid.eq(fsm.ongoing("ROOT")), function.func.eq(RSQRT), function.x.eq(root),
+            x.norm_select.eq(~fsm.ongoing("IDLE")),
         ]
-        self.fsm = fsm = FSM(reset_state="IDLE")
-        self.comb += x.norm_select.eq(~fsm.ongoing("IDLE"))
         fsm.act("IDLE",
             If(self.start, squares.finish.eq(1), readout.start.eq(1), NextState("SUM")))
         fsm.act("SUM",
             If(squares.done, NextState("MEAN")))
         fsm.act("MEAN",
-            vpu.valid.eq(1),
-            If(vpu.ready, NextState("WAIT_MEAN")))
+            If(taken, NextState("WAIT_MEAN")))
         fsm.act("WAIT_MEAN",
             NextValue(root, result.data),
             If(result.valid & (result.dest == DEST_SCALAR), NextState("ROOT")))
         fsm.act("ROOT",
-            function.valid.eq(1),
             If(function.ready, NextState("WAIT_ROOT")))
         fsm.act("WAIT_ROOT",
             NextValue(root, self.function_result.y),
             If(self.function_result.valid, NextState("SCALE")))
-        fsm.act("SCALE", scale.eq(1),
-            vpu.valid.eq(readout.source.valid & vector.valid),
-            readout.source.ready.eq(vpu.ready), vector.ready.eq(vpu.ready),
-            If(vpu.valid & vpu.ready & vector.last, NextState("WAIT_LAST")))
+        fsm.act("SCALE",
+            If(taken & vector.last, NextState("WAIT_LAST")))
         fsm.act("WAIT_LAST",
             If(result.valid & (result.dest == DEST_ACT) & result.last, self.done.eq(1), NextState("IDLE")))

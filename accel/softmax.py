@@ -133,7 +133,6 @@ class LlamaSoftmax(LiteXModule):
         self.comb += [
             fifo.sink.valid.eq(answer.valid & run), fifo.sink.y.eq(answer.y),
             is_score.eq(sink.kind == KIND_SCORE),
-            vpu.p_sel.eq(P_M1),
         ]
         self.sync += space.eq(space - (request & function.ready) + taken)
 
@@ -147,32 +146,35 @@ class LlamaSoftmax(LiteXModule):
             total_fp.eq(Cat(total[width - 24:width - 1], exponent) + round_up),
         ]
 
-        out_seen = Signal()   # The pass's last result has come out of the VPU.
-        self.sync += If(result.valid & (result.dest == DEST_ACT) & result.last, out_seen.eq(1))
+        # (Handshakes stay outside the FSM's process: Icarus would loop on their glitches.)
         self.fsm = fsm = FSM(reset_state="ROWS")
+        rows     = fsm.ongoing("ROWS")
+        out_seen = Signal()   # The pass's last result has come out of the VPU.
+        self.comb += [
+            run.eq(fsm.ongoing("PASS")), invert.eq(fsm.ongoing("INVERT")),
+            vpu.valid.eq(Mux(rows, sink.valid, run & fifo.source.valid & scale_valid[1])),
+            sink.ready.eq(rows & vpu.ready),
+            vpu.a.eq(Mux(rows, sink.data, fifo.source.y)),
+            vpu.b.eq(Mux(rows, Mux(is_score, self.score_scale, inverse), to_fp.y)),
+            vpu.p_sel.eq(P_M1), vpu.dest.eq(Mux(rows & is_score, DEST_SCORE, DEST_ACT)),
+            vpu.last.eq(Mux(rows, sink.last, scale_last[1])), vpu.column.eq(sink.column),
+            taken.eq(run & vpu.valid & vpu.ready), fifo.source.ready.eq(taken),
+            scale_advance.eq(~scale_valid[1] | taken),
+        ]
+        self.sync += If(run, out_seen.eq(0)).Elif(result.valid & (result.dest == DEST_ACT) & result.last, out_seen.eq(1))
         fsm.act("ROWS",
-            vpu.valid.eq(sink.valid), sink.ready.eq(vpu.ready),
-            vpu.a.eq(sink.data), vpu.b.eq(Mux(is_score, self.score_scale, inverse)),
-            vpu.dest.eq(Mux(is_score, DEST_SCORE, DEST_ACT)),
-            vpu.last.eq(sink.last), vpu.column.eq(sink.column),
             NextValue(total, 0), NextValue(exponent, 127 + width - 1),
             If(self.start, NextState("PASS")))
-        fsm.act("PASS", run.eq(1),
-            vpu.valid.eq(fifo.source.valid & scale_valid[1]),
-            vpu.a.eq(fifo.source.y), vpu.b.eq(to_fp.y), vpu.dest.eq(DEST_ACT), vpu.last.eq(scale_last[1]),
-            taken.eq(vpu.valid & vpu.ready), fifo.source.ready.eq(taken),
-            NextValue(out_seen, 0),
+        fsm.act("PASS",
             If(answer.valid, NextValue(total, total + answer.p)),
             If(taken & vpu.last, NextState("NORMALISE")))
         fsm.act("NORMALISE",
             If(total[width - 1], NextState("INVERT"))
             .Else(NextValue(total, total << 1), NextValue(exponent, exponent - 1)))
         fsm.act("INVERT",
-            invert.eq(1),
             If(function.ready, NextState("WAIT_INVERSE")))
         fsm.act("WAIT_INVERSE",
             NextValue(inverse, answer.y),
             If(answer.valid, NextState("WAIT_LAST")))
         fsm.act("WAIT_LAST",
             If(out_seen, self.done.eq(1), NextState("ROWS")))
-        self.comb += scale_advance.eq(~scale_valid[1] | taken)

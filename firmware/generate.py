@@ -74,8 +74,9 @@ def header():
         out.append(_struct("wire_" + name.lower(), getattr(constants, name + "_FIELDS")))
     first = numerics.TABLE_BASE[numerics.EXP2]
     out.append("#ifdef LLAMA_WANT_EXP2")
-    out.append(_array("exp2_y0", numerics.TABLE_Y0[first:first + 256].tolist()))
-    out.append(_array("exp2_dy", numerics.TABLE_DY[first:first + 256].tolist()))
+    y0, dy = (table[first:first + 256].tolist() for table in (numerics.TABLE_Y0, numerics.TABLE_DY))
+    assert all(y0[i] - dy[i] == y0[i + 1] for i in range(255))
+    out.append(_array("exp2_table", y0 + [y0[-1] - dy[-1]]))   # One more: a step is the difference of two neighbours.
     out += ["#endif", "#endif", ""]
     return "\n".join(out)
 

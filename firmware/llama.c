@@ -26,7 +26,7 @@ uint32_t llama_passes;
 
 static volatile uint32_t ready;     // Set by the interrupt.
 static uint32_t          position_, topk_;
-static uint64_t          deadline;
+static uint64_t          deadline, timeout_cycles;
 
 // Interrupt of the core: token_ready.
 static void llama_isr(void)
@@ -78,20 +78,21 @@ void llama_setup(void)
 	llama_layers_bytes_write(model->layers_bytes);
 	llama_stream_bytes_write(model->stream_bytes);
 	llama_embed_type_write(model->embed_type);
+	timeout_cycles = TIMEOUT_BASE_CYCLES + (uint64_t)model->stream_bytes*TIMEOUT_PER_BYTE;
 }
 
 void llama_start(uint32_t token, uint32_t position, uint32_t topk)
 {
-	ready     = 0;
-	position_ = position;
-	topk_     = topk;
-	deadline  = arch_cycles() + TIMEOUT_BASE_CYCLES + (uint64_t)model->stream_bytes*TIMEOUT_PER_BYTE;
+	ready = 0;
 	llama_token_write(token);
 	llama_position_write(position);
 	llama_flags_write(topk ? FLAG_LOGITS : 0);
 	if (topk)
 		llama_topk_write(topk);
 	llama_control_write(CONTROL_START);
+	position_ = position;
+	topk_     = topk;
+	deadline  = arch_cycles() + timeout_cycles;
 	llama_passes++;
 }
 
@@ -109,7 +110,7 @@ uint32_t llama_wait(void)
 	for (uint32_t polls = 0; !ready; polls++) {
 		arch_sleep(&ready);
 		if (polls % POLLS_PER_CHECK == POLLS_PER_CHECK - 1 && arch_cycles() > deadline)
-			return broken(ERROR_CORE_TIMEOUT, (TIMEOUT_BASE_CYCLES + (uint64_t)model->stream_bytes*TIMEOUT_PER_BYTE)/1000);
+			return broken(ERROR_CORE_TIMEOUT, timeout_cycles/1000);
 	}
 	status = llama_status_read();
 	error  = STATUS_ERROR(status);

@@ -58,7 +58,7 @@ uint32_t exp2_neg(uint32_t u)
 
 	if (n > 17)
 		return 0;   // Below half a unit.
-	return (exp2_y0[i] - (exp2_dy[i]*(u & 255) >> 8) + (128u << n)) >> (n + 8);
+	return (exp2_table[i] - ((exp2_table[i] - exp2_table[i + 1])*(u & 255) >> 8) + (128u << n)) >> (n + 8);
 }
 
 uint32_t sampler_choose(struct sampler *s, uint32_t n, uint32_t (*logit)(uint32_t i))

@@ -38,6 +38,8 @@ static uint32_t poll_abort(void)
 {
 	struct frame f;
 
+	if (!serial_ready)   // As nearly always: the core stands still while this is asked.
+		return abort_seen;
 	while (protocol_receive(&f)) {
 		if (f.type == REQUEST_ABORT) {
 			abort_seen = 1;

@@ -93,7 +93,8 @@ def run_block(dut, generators, ios, path):
     text    = re.sub(r"^(reg \[\d+:0\] (\w+)\[0:(\d+)\];)$", r"\1\ninteger init_\2; initial for (init_\2 = 0; init_\2 <= \3; "
         r"init_\2 = init_\2 + 1) \2[init_\2] = 0;", text, flags=re.M)
     names   = {id(s): emitted.ns.get_name(s) for s in signals}
-    # LiteX gives registers that are ports no initial value.
+    # LiteX gives registers that are ports, and those of block RAMs, no initial value.
+    text    = re.sub(r"^(reg (?:\[\d+:0\] )?\w+_(?:dat|adr)\d+);$", r"\1 = 0;", text, flags=re.M)
     resets  = "".join(f"initial {names[id(signals[i])]} = {len(signals[i])}'d{signals[i].reset.value & (1 << len(signals[i])) - 1};\n"
         for i in outs if re.search(rf"output\s+reg\b[^,;]*\b{names[id(signals[i])]}\b", text))
     text    = text.replace("endmodule", resets + "endmodule")

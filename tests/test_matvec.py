@@ -127,9 +127,8 @@ def test_jobs(lanes, columns, feeding, draining, tmp_path):
             yield mv.start.eq(1)
             yield
             yield mv.start.eq(0)
-            yield mv.rows.eq(0)      # Parameters are sampled.
-            yield mv.base.eq(3)
-            yield mv.exponent.eq(1)
+            for s in (mv.rows, mv.blocks, mv.type, mv.base, mv.kind, mv.exponent, *mv.emax):   # Parameters are sampled.
+                yield s.eq(i & 3)
             yield
         yield from feed_done()
 

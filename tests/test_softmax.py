@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""LlamaSoftmax against the attention of numerics.Decoder: scores, probabilities times value scales, division by their sum."""
+
+import numpy as np
+import pytest
+
+from gateware import feed
+from stage import Bench, f32_bits, pulse, sink_inputs, until
+from litellama.accel import numerics
+from litellama.accel.config import CoreConfig
+from litellama.accel.kv import LlamaKVOwner
+from litellama.accel.softmax import LlamaSoftmax
+from litellama.accel.vector import DEST_ACT, DEST_SCORE, KIND_SCORE, KIND_VALUE
+
+CONFIG = CoreConfig(lanes=8, kv_bytes=1024, kv_scales=128, max_context=128, max_head_dim=32)
+
+
+def make():
+    kv    = LlamaKVOwner(CONFIG)
+    dut   = LlamaSoftmax(CONFIG, kv)
+    bench = Bench([dut], [*sink_inputs(dut.sink), dut.clear, dut.start, dut.positions, dut.sbase, dut.score_scale, dut.debug_index,
+        kv.write_values, kv.write_scale_valid, kv.write_scale_address, kv.write_scale],
+        [dut.sink.ready, dut.scores_done, dut.done, dut.debug_data], [kv])
+    return dut, kv, bench
+
+
+def golden(rows, scale, value_scales, values):
+    """Fixed-point scores, probabilities times value scales, sum of the probabilities, values over it."""
+    s     = numerics.score_fixed(rows, scale)
+    p     = numerics.exp2_neg(s.max() - s)
+    w     = numerics.fmul(p.astype(np.float32), numerics.from_fp16(value_scales))
+    total = p.sum()
+    return s, w, total, numerics.fmul(values, numerics.recip(np.float32(total)))
+
+
+def rows(kind, x):
+    bits = f32_bits(x)
+    return [dict(data=b, kind=kind, last=int(i == len(bits) - 1)) for i, b in enumerate(bits)]
+
+
+def scores(kind, n, rng):
+    """n scores: usual; saturating; far apart, so that all but one vanish; equal; falling slowly, so that 1/sum rounds."""
+    return dict(
+        usual  = rng.standard_normal(n)*20,
+        huge   = rng.choice([1e12, -1e12, 70000, -3e5, 5], n),
+        apart  = np.where(np.arange(n) == n//2, 0, -200 - np.arange(n)),
+        equal  = np.full(n, -3.3),
+        slowly = -np.arange(n)*0.01,
+    )[kind].astype(np.float32)
+
+
+@pytest.mark.parametrize("probability, load", ((1.0, 0.0), (0.5, 0.4)))
+def test_heads(probability, load, tmp_path):
+    """One head after the other, as the controller does it."""
+    rng        = np.random.default_rng(7)
+    dut, kv, bench = make()
+    value_scales   = rng.integers(0, 0x7C00, 128)
+    value_scales[::5] &= 0x3FF
+    value_scales[0] = 0
+    heads = [("usual", 40, 0), ("slowly", 70, 32), ("huge", 33, 7), ("usual", 1, 3), ("equal", 2, 5), ("apart", 9, 60)]
+    heads = heads if not load else heads[:1] + heads[2:]
+    scale, want = np.float32(np.log2(np.e)/8), []
+    def main():
+        yield dut.score_scale.eq(f32_bits(scale)[0])
+        yield kv.write_values.eq(1)
+        for i, v in enumerate(value_scales):
+            yield kv.write_scale_valid.eq(1)
+            yield kv.write_scale_address.eq(i)
+            yield kv.write_scale.eq(int(v))
+            yield
+        yield kv.write_scale_valid.eq(0)
+        for kind, n, sbase in heads:
+            x       = scores(kind, n, rng)
+            values  = (rng.standard_normal(8)*1e3).astype(np.float32)
+            s, w, total, v = golden(x, scale, value_scales[sbase:sbase + n], values)
+            want.extend((DEST_ACT, b, int(i == n - 1)) for i, b in enumerate(f32_bits(w)))
+            want.extend((DEST_ACT, b, int(i == 7)) for i, b in enumerate(f32_bits(v)))
+            yield from pulse(dut.clear)
+            yield from feed(dut.sink, rows(KIND_SCORE, x), probability, seed=n)
+            yield from until(dut.scores_done)
+            yield dut.positions.eq(n)
+            yield dut.sbase.eq(sbase)
+            yield from pulse(dut.start)
+            if n % 2:                   # Values may come early: they wait.
+                yield from feed(dut.sink, rows(KIND_VALUE, values), probability, seed=n)
+            else:
+                yield from until(dut.done)
+                yield from feed(dut.sink, rows(KIND_VALUE, values), probability, seed=n)
+            for i in range(n + 2):      # The scores, by the debug window.
+                yield dut.debug_index.eq(i if i < n else 0)
+                yield
+                if i >= 2:
+                    assert (yield dut.debug_data) == int(s[i - 2]) & 0xFFFFFFFF, (kind, i - 2)
+        for _ in range(40):
+            yield
+    results = [(d, b, l, c) for c, b, d, l in bench.run(main(), tmp_path, load=load) if d != DEST_SCORE]
+    assert [r[:3] for r in results] == want
+    if not load:                        # A probability a clock.
+        assert results[39][3] - results[0][3] == 39 and results[117][3] - results[48][3] == 69
+
+
+def test_latency(tmp_path):
+    """Clocks from start to the first operation's result and from the last to done, printed by the assertion if they grow."""
+    dut, kv, bench = make()
+    clocks = []
+    def main():
+        yield dut.positions.eq(32)
+        yield from pulse(dut.clear)
+        yield from feed(dut.sink, rows(KIND_SCORE, np.linspace(-4, 4, 32).astype(np.float32)))
+        yield from until(dut.scores_done)
+        yield from pulse(dut.start)
+        clocks.append((yield from until(dut.done)))
+    bench.run(main(), tmp_path)
+    assert clocks[0] <= 32 + 70, clocks
