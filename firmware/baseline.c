@@ -234,8 +234,8 @@ static void store(struct cache *cache, uint32_t layer, uint32_t position, uint32
 	}
 }
 
-// Probabilities of positions 0..position for the query in b.y at `q`, times the values' scales: b.scores, so small that 32 bits hold
-// their sum over int8 values. Returns their exponent; *total is the sum of probabilities in units of 1/65,536.
+// Probabilities of positions 0..position for the query in b.y at `q`, times the values' scales: b.scores, so small that
+// 32 bits hold their sum over int8 values. Returns their exponent; *total is the sum of probabilities in units of 1/65,536.
 static int32_t attend(const int32_t *q, uint32_t base, uint32_t position, uint32_t *total)
 {
 	uint32_t n       = model->head_blocks*BLOCK;

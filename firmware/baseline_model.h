@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The plain C decoder's view of the model: weights as they are stored, scales and norms as integers ready to use. "Q16" is a 32-bit number with 16 fraction bits.
+// The plain C decoder's view of the model: weights as they are stored, scales and norms as integers ready to use. "Q16" is a
+// 32-bit number with 16 fraction bits.
 #ifndef LLAMA_BASELINE_MODEL_H
 #define LLAMA_BASELINE_MODEL_H
 
 #include <stdint.h>
 
-// Weight (row, block, i) = q*d*2^d_exponent + m*2^m_exponent, with one d and one m per block of 32. The q are read where they are, in
-// the image: `quants` bytes into each group of `group_bytes`, `block_bytes` for a block.
+// Weight (row, block, i) = q*d*2^d_exponent + m*2^m_exponent, with one d and one m per block of 32. The q are read where they
+// are, in the image: `quants` bytes into each group of `group_bytes`, `block_bytes` for a block.
 struct matrix {
 	uint32_t       type, rows, blocks;
 	const uint8_t *groups;

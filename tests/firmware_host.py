@@ -36,8 +36,8 @@ def library():
         _built["folder"] = tempfile.TemporaryDirectory(prefix="litellama-firmware-")
         folder = Path(_built["folder"].name)
         subprocess.run([sys.executable, "-m", "litellama.firmware.generate", folder/"llama_generated.h"], check=True)
-        subprocess.run(["gcc", "-std=gnu99", "-O2", "-shared", "-fPIC", "-Wl,-Bsymbolic", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
-            "-Wmissing-prototypes", "-fsanitize=bounds,shift-exponent,signed-integer-overflow,null,alignment",
+        subprocess.run(["gcc", "-std=gnu99", "-O2", "-shared", "-fPIC", "-Wl,-Bsymbolic", "-Wall", "-Wextra", "-Werror",
+            "-Wno-unknown-pragmas", "-Wmissing-prototypes", "-fsanitize=bounds,shift-exponent,signed-integer-overflow,null,alignment",
             "-fsanitize-undefined-trap-on-error", f"-I{folder}", f"-I{STUB}", f"-I{FIRMWARE}", *SOURCES, "-o", folder/"fw.so"],
             check=True)
         _built["path"], _built["n"] = folder/"fw.so", 0
@@ -55,8 +55,9 @@ def library():
 class Firmware:
     """The firmware after reset, with `image` (bytes) or that of `model` in DRAM.
 
-    config: CoreConfig whose limits it was built for. tx_stall_cycles: time a byte takes to be sent. after_pass(firmware): called when a
-    pass ends. early: bytes that are in the UART before the firmware starts. error: what the core reports from now on (-1: never finishes).
+    config: CoreConfig whose limits it was built for. tx_stall_cycles: time a byte takes to be sent. after_pass(firmware): called
+    when a pass ends. early: bytes that are in the UART before the firmware starts. error: what the core reports from now on
+    (-1: it never finishes).
     """
 
     def __init__(self, model=None, image=None, config=CoreConfig(), ram_bytes=1 << 24, tx_stall_cycles=0, after_pass=None,
@@ -116,7 +117,7 @@ class Firmware:
 
 
 class Port:
-    """The UART as a pyserial port. damage: function from the bytes of each write or read to those that arrive."""
+    """The UART as a pyserial port. to_device, to_host: functions from the bytes that are sent to those that arrive."""
 
     def __init__(self, firmware, to_device=lambda data: data, to_host=lambda data: data):
         self.firmware, self.to_device, self.to_host, self.buffer, self.closed = firmware, to_device, to_host, b"", False
