@@ -75,8 +75,9 @@ class LlamaInt8ToFP(LiteXModule):
 class LlamaEmbedding(LiteXModule):
     """Weights of an embedding row to fp32 values q*d + m (numerics.dequantise_row), to DEST_X.
 
-    type: Q8_0, Q4_0 or Q4_1, stable while a row comes through `sink` (LlamaUnpack's weights: a beat is `lanes` weights of 4 bits or
-    half as many of 8; d and m hold for the whole beat). Each weight is one VPU operation, fp32(q)*fp32(d) + fp32(m)*1.0.
+    type: Q8_0, Q4_0 or Q4_1, stable while a row comes through `sink` (LlamaUnpack's weights: a beat is `lanes` weights of
+    4 bits or half as many of 8; d and m hold for the whole beat). Each weight is one VPU operation, fp32(q)*fp32(d) +
+    fp32(m)*1.0.
 
     Latency: 3 clocks from beat to first operation. Interval: 1 clock per weight.
     """

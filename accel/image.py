@@ -45,10 +45,12 @@ class QMatrix:
 
     @property
     def rows(self):
+        """Rows of the matrix."""
         return self.q.shape[0]
 
     @property
     def blocks(self):
+        """Blocks of 32 weights per row."""
         return self.q.shape[1]
 
     def signed(self):
@@ -99,6 +101,7 @@ class Model:
 
     @property
     def tied(self):
+        """Whether the classifier is the embedding."""
         return self.embedding is self.classifier
 
 
@@ -278,7 +281,8 @@ def read_image(buf):
         nonlocal offset
         k, l, w, offset = unpack_matrix(stream, offset)
         shape = (w.rows, w.blocks) if isinstance(w, QMatrix) else (1, len(w)//BLOCK)
-        check((k, l) == (kind, layer) and shape == (rows, blocks), f"stream holds {KIND_NAMES[k] if k < 11 else k} {l} of "
+        check((k, l) == (kind, layer) and shape == (rows, blocks) and
+            isinstance(w, QMatrix) != (kind in (NORM1, NORM2, NORM_FINAL)), f"stream holds {KIND_NAMES[k] if k < 11 else k} {l} of "
             f"{shape}, expected {KIND_NAMES[kind]} {layer} of {(rows, blocks)}")
         return w
     kv, q = c.n_kv_heads*c.head_blocks, c.n_heads*c.head_blocks

@@ -87,22 +87,23 @@ class LlamaKVRam(LiteXModule):
 class LlamaKVOwner(LiteXModule):
     """Owns keys and values: the only module that touches their memories.
 
-    Layout, for a head of hd = head_blocks*32 bytes whose region starts at byte `base` and at scale `sbase`: byte i of the key of
-    position t is at base + t*hd + i; of its value, transposed, at base + i*context + t; both scales at sbase + t. `context` and
-    all bases are multiples of 32.
+    Layout, for a head of hd = head_blocks*32 bytes whose region starts at byte `base` and at scale `sbase`: byte i of the
+    key of position t is at base + t*hd + i; of its value, transposed, at base + i*context + t; both scales at sbase + t.
+    `context` and all bases are multiples of 32.
 
-    Read job: start with values, base, sbase, positions, head_blocks, context (stable until done). `source` then carries the beats
-    of an 8-bit matrix as LlamaUnpack would, `last` on its last beat:
+    Read job: start with values, base, sbase, positions, head_blocks, context (stable until done). `source` then carries
+    the beats of an 8-bit matrix as LlamaUnpack would, `last` on its last beat:
     - keys: `positions` rows of head_blocks blocks, d = the position's scale;
-    - values: hd rows of ceil(positions/32) blocks, d = 1.0: their scales are in the probabilities (LlamaSoftmax). Bytes beyond the
-      last position are whatever is stored; the probabilities there are zero.
-    done: one-cycle pulse when the last beat has been taken. Latency: 5 clocks from start to the first beat. Interval: 1 clock, also
-    from row to row.
+    - values: hd rows of ceil(positions/32) blocks, d = 1.0: their scales are in the probabilities (LlamaSoftmax). Bytes
+      beyond the last position are whatever is stored; the probabilities there are zero.
+    done: one-cycle pulse when the last beat has been taken. Latency: 5 clocks from start to the first beat. Interval: 1
+    clock, also from row to row.
 
-    Writes (write_*, by LlamaKVQuantise): a byte and a scale a clock, of values where write_values else of keys. conflict: a beat
-    or scale is written in the clock in which the job reads it; never happens, because the controller reads after the quantiser's done.
-    LlamaSoftmax reads the value scales by value_scale_* (data one clock after the address).
-    Debug window, while no writes come: debug_index, two clocks later word of keys, values (32 bits), key, value scales (16 bits).
+    Writes (write_*, by LlamaKVQuantise): a byte and a scale a clock, of values where write_values else of keys. conflict:
+    a beat or scale is written in the clock in which the job reads it; never happens, because the controller reads after
+    the quantiser's done. LlamaSoftmax reads the value scales by value_scale_* (data one clock after the address).
+    Debug window, while no writes come: two clocks after debug_index the word of keys, values (32 bits), the key scale and
+    the value scale (16 bits) of that number.
     """
     def __init__(self, config):
         beat_bytes  = config.beat_bytes

@@ -60,17 +60,20 @@ class LlamaFPToInt8(LiteXModule):
 class LlamaKVQuantise(LiteXModule):
     """Quantise the new keys and values of a layer (numerics.quantise_kv) and write them through `kv`, their owner.
 
-    result: VPU results; those for DEST_KVBUF are the elements of all KV heads' keys, then of all their values, head by head, after
-    RoPE. While a head arrives in one of two buffers its largest magnitude is tracked; when it is complete, scale = fp16(largest/127)
-    and 1/scale are computed, then every element times 1/scale goes through the VPU (DEST_KVQ) to int8 bytes.
+    result: VPU results; those for DEST_KVBUF are the elements of all KV heads' keys, then of all their values, head by
+    head, after RoPE. While a head arrives in one of two buffers its largest magnitude is tracked; when it is complete,
+    scale = fp16(largest/127) and 1/scale are computed, then every element times 1/scale goes through the VPU (DEST_KVQ)
+    to int8 bytes.
 
-    start: pulse before the first key head of a layer; parameters from then to v_done: base and sbase of the layer's KV head 0,
-    stride (bytes from head to head, context*hd), context (positions from head to head), position, k_offset (position*head_blocks),
-    head_blocks, kv_blocks (blocks of all KV heads). k_done, v_done: pulses when all keys, all values of the layer are stored.
-    claim: pulse from LlamaRope when it takes the first element of a head; it may do so only while `ready`, of which there are two
-    heads' worth. LlamaRope's results may then still be under way.
+    start: pulse before the first key head of a layer; parameters from then to v_done: base and sbase of the layer's KV
+    head 0, stride (bytes from head to head, context*hd), context (positions from head to head), position, k_offset
+    (position*head_blocks), head_blocks, kv_blocks (blocks of all KV heads). k_done, v_done: pulses when all keys, all
+    values of the layer are stored.
+    claim: pulse from LlamaRope when it takes the first element of a head, which it may do only while `ready`: two heads
+    have room from that moment on, so that results under way need no back-pressure.
 
-    Latency: a head is stored about 80 clocks + hd after its last element. Interval: that, or hd elements where they come slower.
+    Latency: a head is stored about 80 clocks + hd after its last element. Interval: that, or hd elements where they come
+    slower.
     Source of the format: llama.cpp's Q8_0, with one scale per head.
     """
     def __init__(self, config, kv):

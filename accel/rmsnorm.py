@@ -19,9 +19,9 @@ from .vector import DEST_ACT, DEST_SCALAR, DEST_X, P_E, P_ZERO, VPU_LAYOUT, VPU_
 class LlamaSumOfSquares(LiteXModule):
     """fp32 sum of squares of a vector of a multiple of 8 elements (numerics.sum_of_squares), one element a clock.
 
-    clear: pulse before a vector's elements. valid, data: elements. finish: pulse after the last element, at any distance; then
-    done: pulse with the `sum`. The additions of 8 interleaved partial sums overlap, as the adder's latency is below 8; at the end
-    the same adder adds them up as a tree (i + i+4, i + i+2, 0 + 1).
+    clear: pulse before a vector's elements. valid, data: elements. finish: pulse after the last element, at any distance;
+    then done: pulse with the `sum`. The additions of 8 interleaved partial sums overlap, as the adder's latency is below
+    8; at the end the same adder adds them up as a tree (i + i+4, i + i+2, 0 + 1).
 
     Latency: about 50 clocks from the last element, if `finish` comes with it, to done.
     """
@@ -94,11 +94,13 @@ class LlamaSumOfSquares(LiteXModule):
 class LlamaRMSNorm(LiteXModule):
     """x/sqrt(mean(x*x) + eps)*weight of the residual vector (numerics.rmsnorm), to DEST_ACT.
 
-    x: the LlamaXMemory. The sum of squares is formed while x is stored: `result` are the VPU's results, those for DEST_X count,
-    from x.clear on. start: pulse after x.done; dim_blocks (blocks of 32 elements), inv_dim, eps (fp32) are stable until done. `vector`
-    carries the weights, as many as x has elements, `last` on the last. done: pulse when the last element has come out of the VPU.
+    x: the LlamaXMemory. The sum of squares is formed while x is stored: `result` are the VPU's results, those for DEST_X
+    count, from x.clear on. start: pulse after x.done; dim_blocks (blocks of 32 elements), inv_dim, eps (fp32) are stable
+    until done. `vector` carries the weights, as many as x has elements, `last` on the last. done: pulse when the last
+    element has come out of the VPU.
 
-    Latency: start to first element about 45 clocks for the sum, 19 for mean + eps, 13 for the root. Interval: 1 element a clock.
+    Latency: start to first element about 45 clocks for the sum, 19 for mean + eps, 13 for the root. Interval: 1 element a
+    clock.
     Source: Zhang and Sennrich, arXiv 1910.07467.
     """
     def __init__(self, x):

@@ -22,12 +22,12 @@ FIFO_ELEMENTS = 32   # Elements under way in the function table or waiting for t
 class LlamaSoftmax(LiteXModule):
     """Scores to probabilities, and the division of the weighted values by their sum (numerics, Decoder._attention).
 
-    1. clear: pulse before a head's scores. Rows of KIND_SCORE through `sink` are scaled (VPU, score_scale in units of log2, to
-       DEST_SCORE), made fixed point with 16 fraction bits and stored; their maximum is tracked. scores_done: pulse when the row
-       with `last` is stored.
-    2. start: pulse, with positions (scores to use, from 0 on) and sbase stable until done. For each position p = 2**(score -
-       maximum), 17 bits, and p times the position's value scale goes to DEST_ACT, `last` on the last. done: pulse when the last has
-       come out of the VPU and 1/sum of all p is known.
+    1. clear: pulse before a head's scores. Rows of KIND_SCORE through `sink` are scaled (VPU, score_scale in units of
+       log2, to DEST_SCORE), made fixed point with 16 fraction bits and stored; their maximum is tracked. scores_done:
+       pulse when the row with `last` is stored.
+    2. start: pulse, with positions (scores to use, from 0 on) and sbase stable until done. For each position p =
+       2**(score - maximum), 17 bits, and p times the position's value scale goes to DEST_ACT, `last` on the last. done:
+       pulse when the last has come out of the VPU and 1/sum of all p is known.
     3. Rows of KIND_VALUE are then multiplied by 1/sum, to DEST_ACT. They wait while 2 runs.
 
     kv: the LlamaKVOwner, for its value scales. Debug window, while idle: debug_index, debug_data (a score) two clocks later.

@@ -186,7 +186,8 @@ class LlamaStreamReader(LiteXModule):
         ]
 
         self.comb += [
-            self.idle.eq(~reduce(or_, [commands.source.valid, left != 0, now.valid, source.valid, *[r.pending for r in readers]])),
+            self.idle.eq(~reduce(or_, [commands.source.valid, left != 0, now.valid, source.valid,
+                *[r.pending for r in readers]])),
             self.beat.eq(source.valid & source.ready),
             self.no_data.eq(source.ready & ~source.valid),
             self.no_room.eq(source.valid & ~source.ready),

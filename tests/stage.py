@@ -56,7 +56,8 @@ class Bench(LiteXModule):
     def _add_units(self, vpus, functions, answers, listeners):
         self.vpu      = vpu      = LlamaVPU(1 + len(vpus))
         self.arbiter  = arbiter  = LlamaFunctionArbiter(1 + len(functions))
-        self.comb += [vpu.clients[0].valid.eq(self.busy_vpu), vpu.clients[0].dest.eq(7), arbiter.clients[0].valid.eq(self.busy_function)]
+        self.comb += [vpu.clients[0].valid.eq(self.busy_vpu), vpu.clients[0].dest.eq(7)]
+        self.comb += arbiter.clients[0].valid.eq(self.busy_function)
         self.comb += [op.connect(client) for op, client in zip(vpus, vpu.clients[1:])]
         self.comb += [request.connect(client) for request, client in zip(functions, arbiter.clients[1:])]
         self.comb += [source.connect(answer, omit={"ready"}) for source, answer in zip(arbiter.sources[1:], answers)]
@@ -82,7 +83,7 @@ class Bench(LiteXModule):
                 yield self.busy_function.eq(int(next(go2)))
                 yield
                 clock += 1
-                assert clock < 10000, "the stage hangs"
+                assert clock < 5000, "the stage hangs"
                 if (yield source.valid) and (yield source.dest) != 7:
                     results.append((clock, (yield source.data), (yield source.dest), (yield source.last)))
         run_block(self, [run_main(), watch(), *extra], self.ios, path)
@@ -92,6 +93,12 @@ class Bench(LiteXModule):
 def sink_inputs(*endpoints):
     """What a test drives of stream sinks."""
     return list(itertools.chain(*([e.valid, e.last, *e.payload.flatten()] for e in endpoints)))
+
+
+def items(x, **fields):
+    """For gateware.feed: fp32 elements of x as `data`, or under fields' `name`, with other constant fields and `last`."""
+    name, bits = fields.pop("name", "data"), f32_bits(x)
+    return [{name: b, "last": int(i == len(bits) - 1), **fields} for i, b in enumerate(bits)]
 
 
 def pulse(signal):

@@ -12,7 +12,8 @@ from litellama.accel.config import BLOCK, CoreConfig
 from litellama.accel.kv import LlamaKVOwner
 from litellama.accel.numerics import FP16_ONE
 
-WRITE = ("write_values", "write_valid", "write_address", "write_data", "write_scale_valid", "write_scale_address", "write_scale")
+WRITE = ("write_values", "write_valid", "write_address", "write_data", "write_scale_valid", "write_scale_address",
+    "write_scale")
 JOB   = ("read_values", "base", "sbase", "positions", "head_blocks", "context")
 
 
@@ -131,7 +132,7 @@ def test_writes_beside_reads(tmp_path):
     later   = {(k, a) for k, a, _ in late}
     scales  = {(k, s) for k, _, s in late}
     def main():
-        yield from c.store(dut, [(k, a, s if (k, s) not in scales else None) for k, a, s in c.everything() if (k, a) not in later])
+        yield from c.store(dut, [(k, a, None if (k, s) in scales else s) for k, a, s in c.everything() if (k, a) not in later])
         yield from begin(dut, job)
         yield from drain(dut.source, got, len(c.beats(job, 8)), 0.4)
         while not written:

@@ -123,7 +123,8 @@ def test_layers(kind, probability, load, tmp_path):
                 base = p["base"] + h*p["stride"]
                 key  = yield from read_bytes(kv, kv.debug_keys, range(base + p["position"]*hd, base + (p["position"] + 1)*hd))
                 assert key == list(q[h]), f"key {h}"
-                value = yield from read_bytes(kv, kv.debug_values, range(base + p["position"], base + p["stride"], p["context"]))
+                value = yield from read_bytes(kv, kv.debug_values, range(base + p["position"], base + p["stride"],
+                    p["context"]))
                 assert value == list(q[n + h]), f"value {h}"
             scales = [p["sbase"] + h*p["context"] + p["position"] for h in range(n)]
             assert (yield from read_back(kv, kv.debug_key_scales, scales)) == list(s[:n])
@@ -143,8 +144,9 @@ def test_layers(kind, probability, load, tmp_path):
 def test_to_int8(tmp_path):
     """Every rounding border of 0 to 128 and its neighbours, either sign, huge and tiny."""
     dut    = LlamaFPToInt8()
-    x      = np.arange(0, 130, 0.25, dtype=np.float32)
-    x      = np.concatenate([x, np.nextafter(x, np.float32(-1)), np.nextafter(x, np.float32(1000)), np.float32([1e18, 9e18, 1e-30, 2.0**-126])])
+    x      = np.concatenate([np.arange(0, 10, 0.25), np.arange(10.5, 126, 2.5), np.arange(126, 130, 0.25)]).astype(np.float32)
+    x      = np.concatenate([x, np.nextafter(x, np.float32(-1)), np.nextafter(x, np.float32(1000)),
+        np.float32([1e18, 9e18, 1e-30, 2.0**-126])])
     x      = np.where(np.abs(x) < numerics.F32_MIN, np.float32(0), x)
     x      = np.concatenate([x, -x[x != 0]])
     want   = np.clip(numerics.round_away(x.astype(np.float64)), -127, 127) & 255

@@ -10,7 +10,7 @@ from litex.gen import LiteXModule
 from litex.soc.interconnect import stream
 
 from gateware import feed
-from stage import Bench, f32_bits, pulse, sink_inputs, until
+from stage import Bench, f32_bits, items, pulse, sink_inputs, until
 from litellama.accel import numerics
 from litellama.accel.residual import LlamaResidual, LlamaXMemory
 from litellama.accel.vector import DEST_ACT, DEST_X, P_E, VPU_LAYOUT
@@ -41,8 +41,8 @@ def test_residual(n, probability, load, tmp_path):
     rng, prng = np.random.default_rng(n), random.Random(n)
     x, source = LlamaXMemory(MAX_DIM), Source()
     dut       = LlamaResidual(x)
-    bench     = Bench([dut, source], [*sink_inputs(dut.sink, source.vpu), x.clear, x.debug_index], [dut.sink.ready, source.vpu.ready, x.done,
-        x.debug_data], [x])
+    bench     = Bench([dut, source], [*sink_inputs(dut.sink, source.vpu), x.clear, x.debug_index],
+        [dut.sink.ready, source.vpu.ready, x.done, x.debug_data], [x])
     def vector():
         v = (rng.standard_normal(n)*10.0**rng.integers(-3, 3, n)).astype(np.float32)
         return np.where(rng.random(n) < 0.1, np.float32(0), v).astype(np.float32)
@@ -51,16 +51,16 @@ def test_residual(n, probability, load, tmp_path):
     def main():
         nonlocal now
         yield from pulse(x.clear)
-        items = [dict(e=b, p_sel=P_E, dest=DEST_X, last=int(i == n - 1)) for i, b in enumerate(f32_bits(now))]
-        items = [i for item in items for i in ([dict(e=1 << 23, p_sel=P_E, dest=DEST_ACT, last=1), item] if prng.random() < 0.2 else [item])]
-        yield from feed(source.vpu, items, probability)
+        other = dict(e=1 << 23, p_sel=P_E, dest=DEST_ACT, last=1)
+        first = [i for item in items(now, name="e", p_sel=P_E, dest=DEST_X)
+            for i in ([other, item] if prng.random() < 0.2 else [item])]
+        yield from feed(source.vpu, first, probability)
         yield from until(x.done)
         for row in (vector(), vector()):
             row[0]  = -now[0] if now[0] else 0
             row[-1] = numerics.F32_MAX
             yield from pulse(x.clear)
-            start = len(f32_bits(row))
-            yield from feed(dut.sink, [dict(data=b, last=int(i == start - 1)) for i, b in enumerate(f32_bits(row))], probability)
+            yield from feed(dut.sink, items(row), probability)
             yield from until(x.done)
             yield
             now = numerics.fadd(now, row)

@@ -8,7 +8,7 @@ from litex.gen import LiteXModule
 from litex.soc.interconnect import stream
 
 from gateware import feed, run_block
-from stage import Bench, f32_bits, pulse, sink_inputs, until
+from stage import Bench, f32_bits, items, pulse, sink_inputs, until
 from litellama.accel import numerics
 from litellama.accel.residual import LlamaXMemory
 from litellama.accel.rmsnorm import LlamaRMSNorm, LlamaSumOfSquares
@@ -49,13 +49,13 @@ def test_rmsnorm(n, probability, load, tmp_path):
             yield dut.inv_dim.eq(f32_bits(inv_dim)[0])
             yield dut.eps.eq(f32_bits(eps)[0])
             yield from pulse(x.clear)
-            yield from feed(source.vpu, [dict(e=b, p_sel=P_E, dest=DEST_X, last=int(k == n - 1)) for k, b in enumerate(f32_bits(v))], probability)
+            yield from feed(source.vpu, items(v, name="e", p_sel=P_E, dest=DEST_X), probability)
             yield from until(x.done)
             yield from pulse(dut.start)
             if i == 0:
                 for _ in range(100):   # The weights may come late.
                     yield
-            yield from feed(dut.vector, [dict(data=b, last=int(k == n - 1)) for k, b in enumerate(f32_bits(weight))], probability)
+            yield from feed(dut.vector, items(weight), probability)
             spans.append((yield from until(dut.done)))
     results = [r for r in bench.run(main(), tmp_path, load=load) if r[2] == DEST_ACT]
     assert [(r[1], r[3]) for r in results] == want

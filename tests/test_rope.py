@@ -9,7 +9,7 @@ import pytest
 from migen import passive
 
 from gateware import feed
-from stage import Bench, f32_bits, pulse, sink_inputs, until
+from stage import Bench, f32_bits, items, pulse, sink_inputs, until
 from litellama.accel import image, numerics
 from litellama.accel.config import BLOCK
 from litellama.accel.rope import LlamaRope
@@ -22,16 +22,9 @@ def make():
         [dut.sink.ready, dut.vector.ready, dut.load_done, dut.kv_claim])
 
 
-def rows(kind, x):
-    """Rows of a matrix for feed()."""
-    bits = f32_bits(x)
-    return [dict(data=b, kind=kind, last=int(i == len(bits) - 1)) for i, b in enumerate(bits)]
-
-
 def load(dut, table, probability):
-    bits = f32_bits(table)
     yield from pulse(dut.load)
-    yield from feed(dut.vector, [dict(data=b, last=int(i == len(bits) - 1)) for i, b in enumerate(bits)], probability, seed=3)
+    yield from feed(dut.vector, items(table), probability, seed=3)
     yield from until(dut.load_done)
 
 
@@ -61,7 +54,7 @@ def test_rotation(blocks, heads, probability, load_vpu, tmp_path):
                 x[0, -1, -2:] = numerics.F32_MAX, -numerics.F32_MIN
                 y = x if kind == image.WV else numerics.rope(x, table[position:position + 1])
                 want.extend(zip(f32_bits(y), [DEST_ACT if kind == image.WQ else DEST_KVBUF]*y.size, [0]*(y.size - 1) + [1]))
-                yield from feed(dut.sink, rows(kind, x), probability, seed=position + kind)
+                yield from feed(dut.sink, items(x, kind=kind), probability, seed=position + kind)
         for _ in range(40):
             yield
     results = bench.run(main(), tmp_path, load=load_vpu, extra=[room()])
@@ -80,9 +73,9 @@ def test_pace_and_room(tmp_path):
         yield dut.head_blocks.eq(1)
         yield dut.kv_ready.eq(1)
         yield from load(dut, table[1], 1.0)
-        yield from feed(dut.sink, rows(image.WK, x))
+        yield from feed(dut.sink, items(x, kind=image.WK))
         yield dut.kv_ready.eq(0)
-        yield from feed(dut.sink, rows(image.WQ, x))
+        yield from feed(dut.sink, items(x, kind=image.WQ))
         yield dut.sink.valid.eq(1)
         yield dut.sink.kind.eq(image.WV)
         for _ in range(30):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gateware import feed
-from stage import Bench, f32_bits, pulse, sink_inputs, until
+from stage import Bench, f32_bits, items, pulse, sink_inputs, until
 from litellama.accel import numerics
 from litellama.accel.config import CoreConfig
 from litellama.accel.kv import LlamaKVOwner
@@ -31,11 +31,6 @@ def golden(rows, scale, value_scales, values):
     w     = numerics.fmul(p.astype(np.float32), numerics.from_fp16(value_scales))
     total = p.sum()
     return s, w, total, numerics.fmul(values, numerics.recip(np.float32(total)))
-
-
-def rows(kind, x):
-    bits = f32_bits(x)
-    return [dict(data=b, kind=kind, last=int(i == len(bits) - 1)) for i, b in enumerate(bits)]
 
 
 def scores(kind, n, rng):
@@ -76,16 +71,16 @@ def test_heads(probability, load, tmp_path):
             want.extend((DEST_ACT, b, int(i == n - 1)) for i, b in enumerate(f32_bits(w)))
             want.extend((DEST_ACT, b, int(i == 7)) for i, b in enumerate(f32_bits(v)))
             yield from pulse(dut.clear)
-            yield from feed(dut.sink, rows(KIND_SCORE, x), probability, seed=n)
+            yield from feed(dut.sink, items(x, kind=KIND_SCORE), probability, seed=n)
             yield from until(dut.scores_done)
             yield dut.positions.eq(n)
             yield dut.sbase.eq(sbase)
             yield from pulse(dut.start)
             if n % 2:                   # Values may come early: they wait.
-                yield from feed(dut.sink, rows(KIND_VALUE, values), probability, seed=n)
+                yield from feed(dut.sink, items(values, kind=KIND_VALUE), probability, seed=n)
             else:
                 yield from until(dut.done)
-                yield from feed(dut.sink, rows(KIND_VALUE, values), probability, seed=n)
+                yield from feed(dut.sink, items(values, kind=KIND_VALUE), probability, seed=n)
             for i in range(n + 2):      # The scores, by the debug window.
                 yield dut.debug_index.eq(i if i < n else 0)
                 yield
@@ -106,7 +101,7 @@ def test_latency(tmp_path):
     def main():
         yield dut.positions.eq(32)
         yield from pulse(dut.clear)
-        yield from feed(dut.sink, rows(KIND_SCORE, np.linspace(-4, 4, 32).astype(np.float32)))
+        yield from feed(dut.sink, items(np.linspace(-4, 4, 32).astype(np.float32), kind=KIND_SCORE))
         yield from until(dut.scores_done)
         yield from pulse(dut.start)
         clocks.append((yield from until(dut.done)))
