@@ -22,6 +22,7 @@ RUN = [
     "ninja==1.13.2",
     # Models and the host tool.
     "numpy==2.4.6",
+    "numba==0.68.1",
     "gguf==0.19.0",
     "tokenizers==0.23.3",
     "sentencepiece==0.2.3",

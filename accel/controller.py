@@ -121,8 +121,11 @@ class LlamaController(LiteXModule):
         self.vector_to_rope             = Signal()   # Else the vector is a norm's weights.
 
         # Multiplier array: its operands come from the stream or from the KV memories.
-        self.mv = Record([("start", 1), ("ready", 1), ("rows", 18), ("blocks", 11), ("type", 2), ("exponent", 6),
-            ("base", 12), ("emax", 8), ("kind", 4)])
+        # (Started a clock after the state machine does it: `launched` is its side of the register.)
+        operands = [("start", 1), ("rows", 18), ("blocks", 11), ("type", 2), ("exponent", 6), ("base", 12), ("emax", 8), ("kind", 4)]
+        self.mv, self.launched = Record([("ready", 1), *operands]), Record([("ready", 1), *operands])
+        self.sync += [getattr(self.mv, name).eq(getattr(self.launched, name)) for name, _ in operands]
+        self.comb += self.launched.ready.eq(self.mv.ready)
         self.from_kv = Signal()
         # Block-float converter.
         self.bfp = Record([("clear", 1), ("base", 12), ("done", 1), ("emax", 8)])
@@ -256,11 +259,11 @@ class LlamaController(LiteXModule):
 
         # Attention, head by head: scores, softmax into region P, values into region A.
         kv_pass = lambda: [self.from_kv.eq(1)]
-        act("START_SCORES", stage("scores"), *kv_pass(), self.mv.rows.eq(self.positions),
-            self.mv.blocks.eq(dims.head_blocks), self.mv.type.eq(image.Q8_0), self.mv.exponent.eq(K_EXPONENT),
-            self.mv.base.eq(region_b + head_base), self.mv.emax.eq(emax_b), self.mv.kind.eq(KIND_SCORE),
-            If(self.mv.ready & k_seen,
-                self.mv.start.eq(1), self.kv_read_start.eq(1), self.scores_start.eq(1), NextState("RUN_SCORES")))
+        act("START_SCORES", stage("scores"), *kv_pass(), self.launched.rows.eq(self.positions),
+            self.launched.blocks.eq(dims.head_blocks), self.launched.type.eq(image.Q8_0), self.launched.exponent.eq(K_EXPONENT),
+            self.launched.base.eq(region_b + head_base), self.launched.emax.eq(emax_b), self.launched.kind.eq(KIND_SCORE),
+            If(self.launched.ready & k_seen,
+                self.launched.start.eq(1), self.kv_read_start.eq(1), self.scores_start.eq(1), NextState("RUN_SCORES")))
         act("RUN_SCORES", stage("scores"), *kv_pass(), self.bfp.base.eq(region_p),
             If(self.scores_done & v_seen, self.bfp.clear.eq(1), NextState("START_SOFTMAX"))
             .Elif(self.scores_done, NextState("WAIT_VALUES")))
@@ -272,11 +275,11 @@ class LlamaController(LiteXModule):
         act("CLEAR_VALUES", stage("values"), self.bfp.base.eq(region_a + head_base), self.bfp.clear.eq(1),
             NextState("START_VALUES"))
         act("START_VALUES", stage("values"), *kv_pass(), self.bfp.base.eq(region_a + head_base),
-            self.mv.rows.eq(dims.head_blocks << 5), self.mv.blocks.eq((self.positions + BLOCK - 1) >> 5),
-            self.mv.type.eq(image.Q8_0), self.mv.exponent.eq(FP16_ONE_EXPONENT), self.mv.base.eq(region_p),
-            self.mv.emax.eq(emax_p), self.mv.kind.eq(KIND_VALUE), self.kv_read_values.eq(1),
-            If(self.mv.ready & inverse_ok,
-                self.mv.start.eq(1), self.kv_read_start.eq(1), NextState("RUN_VALUES")))
+            self.launched.rows.eq(dims.head_blocks << 5), self.launched.blocks.eq((self.positions + BLOCK - 1) >> 5),
+            self.launched.type.eq(image.Q8_0), self.launched.exponent.eq(FP16_ONE_EXPONENT), self.launched.base.eq(region_p),
+            self.launched.emax.eq(emax_p), self.launched.kind.eq(KIND_VALUE), self.kv_read_values.eq(1),
+            If(self.launched.ready & inverse_ok,
+                self.launched.start.eq(1), self.kv_read_start.eq(1), NextState("RUN_VALUES")))
         act("RUN_VALUES", stage("values"), *kv_pass(), self.kv_read_values.eq(1), self.bfp.base.eq(region_a + head_base),
             If(self.bfp.done,
                 If((self.head == 0) | (self.bfp.emax > emax_a), NextValue(emax_a, self.bfp.emax)),
@@ -310,7 +313,9 @@ class LlamaController(LiteXModule):
         act("RUN_CLASSIFIER", stage("classifier"), If(self.topk_done, NextState("FINISH")))
 
         # Drain after an error or a reset: outstanding reads first, then the blocks.
-        fsm.act("DRAIN", stage("drain"), self.flush.eq(1), self.clear_datapath.eq(1),
+        draining   = Signal()
+        self.sync += [self.flush.eq(draining), self.clear_datapath.eq(draining)]   # Registered: they go everywhere.
+        fsm.act("DRAIN", stage("drain"), draining.eq(1),
             If(self.reader_idle, NextState("FINISH")))
         fsm.act("FINISH", stage("drain"), self.done.eq(1), NextState("IDLE"))
 
@@ -329,8 +334,8 @@ class LlamaController(LiteXModule):
     def launch(self, base, emax, header_seen, matches, fail, then):
         """Statements that start the multiplier array on the matrix whose header has arrived, then do `then`."""
         return [
-            self.mv.rows.eq(self.header.rows), self.mv.blocks.eq(self.header.blocks), self.mv.type.eq(self.header.type),
-            self.mv.exponent.eq(self.header.exponent), self.mv.base.eq(base), self.mv.emax.eq(emax), self.mv.kind.eq(self.kind),
-            If(header_seen & self.mv.ready,
-                If(matches, self.mv.start.eq(1), self.accept.eq(1), *then).Else(*fail)),
+            self.launched.rows.eq(self.header.rows), self.launched.blocks.eq(self.header.blocks), self.launched.type.eq(self.header.type),
+            self.launched.exponent.eq(self.header.exponent), self.launched.base.eq(base), self.launched.emax.eq(emax), self.launched.kind.eq(self.kind),
+            If(header_seen & self.launched.ready,
+                If(matches, self.launched.start.eq(1), self.accept.eq(1), *then).Else(*fail)),
         ]

@@ -7,6 +7,7 @@ from operator import or_
 from migen import *
 
 from litex.gen import LiteXModule
+from litex.soc.interconnect import stream
 from litex.soc.interconnect.csr import CSR, CSRField, CSRStatus, CSRStorage
 from litex.soc.interconnect.csr_eventmanager import EventManager, EventSourcePulse
 
@@ -32,6 +33,16 @@ from .unpack import LlamaUnpack
 from .vector import (DEST_ACT, DEST_KVBUF, DEST_KVQ, DEST_SCALAR, DEST_SCORE, DEST_X, KIND_SCORE, KIND_VALUE, LlamaVPU)
 
 VERSION = 1   # Of the register interface.
+
+
+class _Cut(LiteXModule):
+    """Registers a stream in both directions: no path goes through, at the cost of one clock."""
+    def __init__(self, layout):
+        self.ready  = ready = stream.PipeReady(layout)
+        self.valid  = valid = stream.PipeValid(layout)
+        self.sink   = ready.sink
+        self.source = valid.source
+        self.comb  += ready.source.connect(valid.sink)
 
 
 class LlamaCore(LiteXModule):
@@ -82,27 +93,45 @@ class LlamaCore(LiteXModule):
         self.swiglu    = swiglu    = resettable(LlamaSwiGLU())
         self.topk      = topk      = resettable(LlamaTopK(config.max_topk))
 
-        # Reader to unpacker.
+        # Reader to unpacker. (Here and below, registers between blocks keep their handshakes from adding up to one long path.)
+        self.beats = beats = resettable(_Cut(reader.source.description))
         self.comb += [
             ctrl.commands.connect(reader.sink), reader.flush.eq(ctrl.flush), ctrl.reader_idle.eq(reader.idle),
-            reader.source.connect(unpack.sink),
+            reader.source.connect(beats.sink), beats.source.connect(unpack.sink),
             ctrl.header.valid.eq(unpack.header_valid), ctrl.header.bad_magic.eq(unpack.bad_magic),
             [getattr(ctrl.header, n).eq(getattr(unpack, n)) for n in ("type", "exponent", "kind", "layer", "rows", "blocks")],
-            unpack.expect_header.eq(ctrl.expect_header), unpack.accept.eq(ctrl.accept), unpack.job.eq(ctrl.job),
-            unpack.vector_blocks.eq(ctrl.vector_blocks), unpack.row_type.eq(dims.embed_type),
+            unpack.expect_header.eq(ctrl.expect_header), unpack.row_type.eq(dims.embed_type),
             unpack.row_skip.eq(ctrl.row_skip), unpack.row_blocks.eq(dims.dim_blocks),
-            unpack.vector.connect(rope.vector,    omit={"valid", "ready"}),
-            unpack.vector.connect(rmsnorm.vector, omit={"valid", "ready"}),
-            rope.vector.valid.eq(unpack.vector.valid & ctrl.vector_to_rope),
-            rmsnorm.vector.valid.eq(unpack.vector.valid & ~ctrl.vector_to_rope),
-            unpack.vector.ready.eq(Mux(ctrl.vector_to_rope, rope.vector.ready, rmsnorm.vector.ready)),
+        ]
+        self.sync += [
+            unpack.accept.eq(ctrl.accept), unpack.job.eq(ctrl.job), unpack.vector_blocks.eq(ctrl.vector_blocks),
+        ]
+
+        # Vectors to RoPE's table or to the norms.
+        self.vectors = vectors = resettable(_Cut(unpack.vector.description))
+        to_rope      = Signal()
+        self.sync   += to_rope.eq(ctrl.vector_to_rope)
+        self.comb   += [
+            unpack.vector.connect(vectors.sink),
+            vectors.source.connect(rope.vector,    omit={"valid", "ready"}),
+            vectors.source.connect(rmsnorm.vector, omit={"valid", "ready"}),
+            rope.vector.valid.eq(vectors.source.valid & to_rope),
+            rmsnorm.vector.valid.eq(vectors.source.valid & ~to_rope),
+            vectors.source.ready.eq(Mux(to_rope, rope.vector.ready, rmsnorm.vector.ready)),
         ]
 
         # Beats to the array: weights from the stream, or keys and values. The embedding row goes to its own stage.
+        # (The controller's choice may come a clock late: the beats it is for are several clocks away.)
+        self.operands = operands = resettable(_Cut(matvec.sink.description))
+        from_kv, embedded = Signal(), Signal()
+        self.sync += [from_kv.eq(ctrl.from_kv), embedded.eq(ctrl.stages["embedding"])]
         self.comb += [
-            If(ctrl.from_kv, kv.source.connect(matvec.sink),
-            ).Elif(ctrl.stages["embedding"], unpack.weights.connect(embedding.sink),
-            ).Else(unpack.weights.connect(matvec.sink)),
+            If(from_kv, kv.source.connect(operands.sink)).Else(unpack.weights.connect(operands.sink)),
+            operands.source.connect(matvec.sink,    omit={"valid", "ready"}),
+            operands.source.connect(embedding.sink, omit={"valid", "ready"}),
+            matvec.sink.valid.eq(operands.source.valid & ~embedded),
+            embedding.sink.valid.eq(operands.source.valid & embedded),
+            operands.source.ready.eq(Mux(embedded, embedding.sink.ready, matvec.sink.ready)),
             matvec.start.eq(ctrl.mv.start), ctrl.mv.ready.eq(matvec.ready_for_start), matvec.n_columns.eq(1),
             [getattr(matvec, n).eq(getattr(ctrl.mv, n)) for n in ("rows", "blocks", "type", "exponent", "base", "kind")],
             matvec.emax[0].eq(ctrl.mv.emax),
@@ -111,24 +140,37 @@ class LlamaCore(LiteXModule):
         # Rows to the stage of their kind.
         routes = [(rope.sink, (image.WK, image.WV, image.WQ)), (residual.sink, (image.WO, image.W2)), (swiglu.sink, (image.W13,)),
             (softmax.sink, (KIND_SCORE, KIND_VALUE)), (topk.sink, (image.CLASSIFIER,))]
-        ready  = Signal()
-        for sink, kinds in routes:
-            chosen = Signal()
+        rows_layout = stream.EndpointDescription(matvec.source.description.payload_layout + [("route", len(routes))])
+        self.rows   = rows = resettable(_Cut(rows_layout))
+        self.comb  += [
+            matvec.source.connect(rows.sink, omit={"route"}),
+            rows.sink.route.eq(Cat(*[reduce(or_, [matvec.source.kind == k for k in kinds]) for _, kinds in routes])),
+            rows.source.ready.eq(reduce(or_, [rows.source.route[i] & sink.ready for i, (sink, _) in enumerate(routes)])),
+        ]
+        for i, (sink, _) in enumerate(routes):
+            taken      = {"data", "last"} | {n for n, *_ in sink.description.payload_layout}
             self.comb += [
-                chosen.eq(reduce(or_, [matvec.source.kind == k for k in kinds])),
-                matvec.source.connect(sink, omit={"valid", "ready", "kind", "column"} - {n for n, *_ in sink.description.payload_layout}),
-                sink.valid.eq(matvec.source.valid & chosen),
-                If(chosen, ready.eq(sink.ready)),
+                rows.source.connect(sink, keep=taken & {"data", "last", "kind", "column"}),
+                sink.valid.eq(rows.source.valid & rows.source.route[i]),
             ]
-        self.comb += matvec.source.ready.eq(ready)
 
         # Vector unit and function table, most urgent client first: what stands in the way of rows, then passes.
         clients  = (rope, residual, swiglu, softmax, kv_quantise, rmsnorm, embedding)
         users    = (swiglu, softmax, kv_quantise, rmsnorm)
         self.vpu      = vpu      = resettable(LlamaVPU(len(clients)))
         self.function = function = resettable(LlamaFunctionArbiter(len(users)))
-        self.comb += [c.vpu.connect(port) for c, port in zip(clients, vpu.clients)]
-        self.comb += [u.function.connect(port) for u, port in zip(users, function.clients)]
+        # The less urgent clients see `ready` from a register, which holds the operation that was not granted.
+        def attach(source, port, held):
+            if held:
+                hold            = resettable(stream.PipeReady(source.description))
+                self.submodules += hold
+                self.comb       += source.connect(hold.sink)
+                source          = hold.source
+            self.comb += source.connect(port)
+        for i, (client, port) in enumerate(zip(clients, vpu.clients)):
+            attach(client.vpu, port, i >= clients.index(softmax))
+        for i, (user, port) in enumerate(zip(users, function.clients)):
+            attach(user.function, port, i >= users.index(softmax))
         self.comb += [port.connect(u.function_result, omit={"ready"}) for u, port in zip(users, function.sources)]
         self.comb += [vpu.source.connect(m.result, omit={"ready"}) for m in (x, rmsnorm, kv_quantise, softmax)]
         self.comb += [
@@ -138,13 +180,13 @@ class LlamaCore(LiteXModule):
             ctrl.bfp.done.eq(block_float.done), ctrl.bfp.emax.eq(block_float.emax),
         ]
 
-        # Starts, dones and parameters.
+        # Starts, dones and parameters. (Two starts a clock late: the first result is many clocks away.)
+        self.sync += [x.clear.eq(ctrl.x_start), rmsnorm.start.eq(ctrl.norm_start), embedding.type.eq(dims.embed_type)]
         self.comb += [
             rope.load.eq(ctrl.rope_load_start), ctrl.rope_load_done.eq(rope.load_done), rope.head_blocks.eq(dims.head_blocks),
             rope.kv_ready.eq(kv_quantise.ready), kv_quantise.claim.eq(rope.kv_claim),
-            embedding.type.eq(dims.embed_type),
-            x.clear.eq(ctrl.x_start), ctrl.x_done.eq(x.done),
-            rmsnorm.start.eq(ctrl.norm_start), rmsnorm.dim_blocks.eq(dims.dim_blocks), rmsnorm.inv_dim.eq(dims.inv_dim),
+            ctrl.x_done.eq(x.done),
+            rmsnorm.dim_blocks.eq(dims.dim_blocks), rmsnorm.inv_dim.eq(dims.inv_dim),
             rmsnorm.eps.eq(dims.eps),
             kv_quantise.start.eq(ctrl.kv_write_start), ctrl.k_done.eq(kv_quantise.k_done), ctrl.v_done.eq(kv_quantise.v_done),
             kv_quantise.base.eq(ctrl.layer_kv_base), kv_quantise.sbase.eq(ctrl.layer_kv_sbase),
@@ -169,13 +211,12 @@ class LlamaCore(LiteXModule):
 
         # Counters and debug window.
         self.counters = counters = LlamaCounters()
-        beats         = reader.source
         self.comb += [
             counters.clear.eq(ctrl.start & ~ctrl.busy),
             counters.events["total"].eq(ctrl.busy),
-            counters.events["beats"].eq(beats.valid & beats.ready),
-            counters.events["no_data"].eq(ctrl.busy & ~beats.valid & beats.ready),
-            counters.events["no_room"].eq(ctrl.busy & beats.valid & ~beats.ready),
+            counters.events["beats"].eq(beats.source.valid & beats.source.ready),
+            counters.events["no_data"].eq(ctrl.busy & ~beats.source.valid & beats.source.ready),
+            counters.events["no_room"].eq(ctrl.busy & beats.source.valid & ~beats.source.ready),
             [counters.events[name].eq(level) for name, level in ctrl.stages.items()],
         ]
         self.debug = debug = LlamaDebugWindow(idle=~ctrl.busy, memories=dict(

@@ -92,10 +92,9 @@ class LlamaEmbedding(LiteXModule):
         self.comb += advance.eq(~vpu.valid | vpu.ready)
 
         # 1: pick a weight from the beat, which is held meanwhile.
-        index      = Signal(max=lanes)
+        index      = Signal(max=lanes)   # In nibbles.
         wide       = Signal()
         beat_last  = Signal()
-        position   = Signal(max=lanes//2)
         nibble     = Signal(4)
         weight     = Signal(8)
         d, m       = Signal(16), Signal(16)
@@ -103,13 +102,12 @@ class LlamaEmbedding(LiteXModule):
         byte       = sink.q
         for i in reversed(range(log2_int(lanes) - 1)):   # A tree of multiplexers: an Array of nibbles costs five times as much.
             level      = Signal(8*2**i)
-            self.comb += level.eq(Mux(position[i], byte[8*2**i:], byte[:8*2**i]))
+            self.comb += level.eq(Mux(index[1 + i], byte[8*2**i:], byte[:8*2**i]))
             byte       = level
         self.comb += [
             wide.eq(self.type == Q8_0),
-            position.eq(Mux(wide, index, index[1:])),
             nibble.eq(Mux(index[0], byte[4:], byte[:4])),
-            beat_last.eq(index == Mux(wide, lanes//2 - 1, lanes - 1)),
+            beat_last.eq(index == Mux(wide, lanes - 2, lanes - 1)),
             sink.ready.eq(advance & beat_last),
         ]
         self.sync += If(advance,
@@ -120,7 +118,7 @@ class LlamaEmbedding(LiteXModule):
                 Q4_0:      weight.eq(Cat(nibble[:3], Replicate(~nibble[3], 5))),   # Less 8.
                 "default": weight.eq(nibble),
             }),
-            If(sink.valid, index.eq(index + 1), If(beat_last, index.eq(0))),
+            If(sink.valid, index.eq(index + Mux(wide, 2, 1)), If(beat_last, index.eq(0))),
         )
 
         # 2, 3: to fp32.

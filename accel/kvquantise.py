@@ -72,7 +72,7 @@ class LlamaKVQuantise(LiteXModule):
     claim: pulse from LlamaRope when it takes the first element of a head, which it may do only while `ready`: two heads
     have room from that moment on, so that results under way need no back-pressure.
 
-    Latency: a head is stored about 80 clocks + hd after its last element. Interval: that, or hd elements where they come
+    Latency: a head is stored 62 clocks + hd after its last element. Interval: that, or the head's elements where they come
     slower.
     Source of the format: llama.cpp's Q8_0, with one scale per head.
     """

@@ -8,10 +8,12 @@ Numbers are of five kinds (accel/README.md has the table):
 - keys, values: int8 with one fp16 scale per (position, KV head).
 - accumulator of a row: 64-bit fixed point relative to the largest scale and activation exponents, so order does not matter.
 
-`Decoder` runs a whole model over any number of positions at once; every method is one stage of the gateware.
+`Decoder` runs a whole model over any number of positions at once; every method is one stage of the gateware. What takes the
+time (`accumulate_rows`, `sum_of_squares`) is also compiled in fastmath.py, to the same bits; here is what it means.
 """
 
 from dataclasses import dataclass
+import functools
 
 import numpy as np
 
@@ -27,6 +29,16 @@ PARTIALS = 8         # Interleaved partial sums of the sum of squares.
 FP16_ONE   = 0x3C00
 K_EXPONENT = 5       # Accumulator reference of the scores: no fp16 scale is above it.
 V_EXPONENT = -10     # Accumulator reference of the values, whose scale is in the probabilities: that of 1.0.
+
+
+@functools.cache
+def _fast():
+    """The module fastmath, or None where numba is not installed."""
+    try:
+        from . import fastmath
+    except ImportError:
+        return None
+    return fastmath
 
 
 # fp32 ---------------------------------------------------------------------------------------------
@@ -195,6 +207,19 @@ def accumulate(p, scale, exponent, shift):
     return (p*mant << GUARD) >> np.minimum(exponent - es + shift, 63)
 
 
+def accumulate_rows(w, x, exponent):
+    """Row accumulators of `matvec`: int64 (T, rows)."""
+    q, sums = w.signed().astype(np.float64), x.sums()
+    acc     = np.zeros((x.mant.shape[0], w.rows), np.int64)
+    for j in range(w.blocks):
+        p     = (x.mant[:, j].astype(np.float64) @ q[:, j].T).astype(np.int64)
+        shift = (x.emax - x.exp[:, j])[:, None]
+        acc  += accumulate(p, w.d[None, :, j], exponent, shift)
+        if w.m is not None:
+            acc += accumulate(sums[:, j, None], w.m[None, :, j], exponent, shift)
+    return acc
+
+
 def matvec(w, x, exponent=None):
     """Rows of QMatrix `w` times activation vectors `x` (Bfp of (T, blocks, 32)): fp32 (T, rows).
 
@@ -204,19 +229,14 @@ def matvec(w, x, exponent=None):
     aligned and added in 64-bit fixed point; the sum is rounded once to fp32.
     """
     exponent = w.scale_exponent() if exponent is None else exponent
-    q, sums  = w.signed().astype(np.float64), x.sums()
-    acc      = np.zeros((x.mant.shape[0], w.rows), np.int64)
-    for j in range(w.blocks):
-        p     = (x.mant[:, j].astype(np.float64) @ q[:, j].T).astype(np.int64)
-        shift = (x.emax - x.exp[:, j])[:, None]
-        acc  += accumulate(p, w.d[None, :, j], exponent, shift)
-        if w.m is not None:
-            acc += accumulate(sums[:, j, None], w.m[None, :, j], exponent, shift)
+    acc      = _fast().accumulate_rows(w, x, exponent) if _fast() else accumulate_rows(w, x, exponent)
     return from_fixed(acc, (exponent + x.emax - 141 - GUARD)[:, None])
 
 
 def sum_of_squares(x):
     """fp32 sum of squares over the last axis: 8 interleaved partial sums, then a tree (i + i+4, i + i+2, 0 + 1)."""
+    if _fast():
+        return _fast().sum_of_squares(x, PARTIALS)
     sq  = fmul(x, x).reshape(*x.shape[:-1], -1, PARTIALS)
     acc = np.zeros((*x.shape[:-1], PARTIALS), np.float32)
     for i in range(sq.shape[-2]):
@@ -263,7 +283,8 @@ def swiglu(a, b):
 
 def dequantise_row(w, rows):
     """fp32 values of rows of the embedding, (len(rows), blocks*32)."""
-    x = fmul(w.signed()[rows].astype(np.float32), from_fp16(w.d[rows])[..., None])
+    q = image.QMatrix(w.type, w.q[rows], w.d[rows]).signed()
+    x = fmul(q.astype(np.float32), from_fp16(w.d[rows])[..., None])
     if w.m is not None:
         x = fadd(x, np.broadcast_to(from_fp16(w.m[rows])[..., None], x.shape))
     return x.reshape(len(rows), -1)
@@ -345,25 +366,29 @@ class Decoder:
         c, (T, H, n) = self.config, q.shape
         end, out     = p0 + T, np.empty_like(q)
         flat         = to_bfp(q.reshape(T, -1))   # One emax over all heads of a position.
-        mant, exp    = flat.mant.reshape(T, H, -1, BLOCK), flat.exp.reshape(T, H, -1)
         seen         = np.arange(end)[None] <= np.arange(p0, end)[:, None]
-        for h in range(H):
-            g = h//c.group
-            if self.kv != "int8":
-                out[:, h] = self._float_head(q[:, h], self.k[i, g, :end], self.v[i, g, :end], seen)
-                continue
+        if self.kv != "int8":
+            for h in range(H):
+                out[:, h] = self._float_head(q[:, h], self.k[i, h//c.group, :end], self.v[i, h//c.group, :end], seen)
+            return out.reshape(T, -1)
+        columns = lambda a, g: a.reshape(T, c.n_kv_heads, c.group, -1)[:, g].reshape(T*c.group, -1)   # Of one KV head.
+        mant    = flat.mant.reshape(T, -1)
+        emax    = np.repeat(flat.emax, c.group)
+        seen    = np.repeat(seen, c.group, 0)
+        for g in range(c.n_kv_heads):
             keys  = image.QMatrix(image.Q8_0, self.k[i, g, :end].reshape(end, -1, BLOCK),
                 np.repeat(self.k_scale[i, g, :end, None], n//BLOCK, 1))
-            s     = score_fixed(matvec(keys, Bfp(mant[:, h], exp[:, h], flat.emax), K_EXPONENT), self.score_scale)
+            query = Bfp(columns(mant, g).reshape(T*c.group, -1, BLOCK), columns(flat.exp, g), emax)
+            s     = score_fixed(matvec(keys, query, K_EXPONENT), self.score_scale)
             top   = np.where(seen, s, -2**31).max(-1, keepdims=True)
             p     = np.where(seen, exp2_neg(np.maximum(top - s, 0)), 0)
-            w     = np.zeros((T, -(-end//BLOCK)*BLOCK), np.float32)
+            w     = np.zeros((len(p), -(-end//BLOCK)*BLOCK), np.float32)
             w[:, :end] = np.where(seen, fmul(p.astype(np.float32), from_fp16(self.v_scale[i, g, :end])[None]), 0)
             v     = np.zeros((w.shape[1], n), np.int8)
             v[:end] = self.v[i, g, :end]
             vt    = image.QMatrix(image.Q8_0, v.T.reshape(n, -1, BLOCK), np.full((n, len(v)//BLOCK), FP16_ONE, np.uint16))
-            o     = matvec(vt, to_bfp(w), V_EXPONENT)
-            out[:, h] = fmul(o, recip(p.sum(-1).astype(np.float32))[:, None])
+            o     = fmul(matvec(vt, to_bfp(w), V_EXPONENT), recip(p.sum(-1).astype(np.float32))[:, None])
+            out[:, g*c.group:(g + 1)*c.group] = o.reshape(T, c.group, n)
         return out.reshape(T, -1)
 
     def _float_head(self, q, k, v, seen):

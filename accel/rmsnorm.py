@@ -95,12 +95,11 @@ class LlamaRMSNorm(LiteXModule):
     """x/sqrt(mean(x*x) + eps)*weight of the residual vector (numerics.rmsnorm), to DEST_ACT.
 
     x: the LlamaXMemory. The sum of squares is formed while x is stored: `result` are the VPU's results, those for DEST_X
-    count, from x.clear on. start: pulse after x.done; dim_blocks (blocks of 32 elements), inv_dim, eps (fp32) are stable
+    count, from x.clear on. start: one pulse after x.done; dim_blocks (blocks of 32 elements), inv_dim, eps (fp32) are stable
     until done. `vector` carries the weights, as many as x has elements, `last` on the last. done: pulse when the last
     element has come out of the VPU.
 
-    Latency: start to first element about 45 clocks for the sum, 19 for mean + eps, 13 for the root. Interval: 1 element a
-    clock.
+    Latency: 81 clocks from start to the first operation: rest of the sum, mean + eps, root. Interval: 1 element a clock.
     Source: Zhang and Sennrich, arXiv 1910.07467.
     """
     def __init__(self, x):

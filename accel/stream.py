@@ -77,9 +77,9 @@ class _PortReader(LiteXModule):
 class LlamaStreamReader(LiteXModule):
     """Linear reads from DRAM as one stream of beats of `beat_bytes`, read ahead as far as buffers go.
 
-    ports: 1, 2 or 4 native ports of one width, 2 to 32 bytes: chunks of 2 KB, aligned to 2 KB of address, alternate over them
-    so that a port opens the next bank while another one reads. fifo_bytes: prefetch buffer of all ports together (at least
-    16 words each).
+    ports: 1, 2 or 4 native ports of one width, 2 to 32 bytes: chunks of 2 KB, aligned to 2 KB of address, alternate over
+    them, so that a port opens the next bank while another one reads. fifo_bytes: prefetch buffer of all ports together (at
+    least 16 words each).
 
     sink:   commands: `units` units of 32 bytes from unit `address` on. Their beats follow each other in order; reads of the
             next command are issued while beats of the one before still wait. COMMANDS queue up.

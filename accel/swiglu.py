@@ -33,7 +33,7 @@ class LlamaSwiGLU(LiteXModule):
 
         # Rows in: a waits for b in a register.
         is_b, a    = Signal(), Signal(32)
-        space      = Signal(max=PAIRS + 1, reset=PAIRS)   # Pairs that may still be begun.
+        self.space = space = Signal(max=PAIRS + 1, reset=PAIRS)   # Pairs that may still be begun.
         begin, end = Signal(), Signal()
         self.pairs    = pairs    = stream.SyncFIFO([("a", 32), ("b", 32), ("column", 3)], PAIRS)
         self.sigmoids = sigmoids = stream.SyncFIFO([("y", 32)], PAIRS)

@@ -12,6 +12,7 @@ import time
 
 from ..accel import image
 from .devices import open_device
+from .fetch import SOURCES, fetch_again
 from .importers import load_model, resolve
 from .quantise import TYPES
 from .sampler import SamplerParams
@@ -48,20 +49,23 @@ def parser():
         s.add_argument("--top-p", type=float, metavar="P", default=1.0,
             help="choose among the likeliest tokens that make up P (default 1)")
         s.add_argument("--seed", type=int, metavar="S", help="same seed, same text (default: a new one each time)")
-    convert = sub.add_parser("convert", help="write a model image from a GGUF file or llama2.c checkpoint")
-    convert.add_argument("source", metavar="SOURCE", help="model name or file")
+    convert = sub.add_parser("convert", help="write a model image from a GGUF file, Hugging Face folder or "
+        "llama2.c checkpoint")
+    convert.add_argument("source", metavar="SOURCE", help="model name, file or folder")
     convert.add_argument("--tokenizer", metavar="FILE",
         help="tokenizer.bin of a llama2.c checkpoint (default: the one beside it)")
     convert.add_argument("--type", choices=(*TYPES, "keep"), default="keep",
         help="type of all matrices; keep (default): quantised ones as they are, floats become q8_0")
     convert.add_argument("-o", dest="output", metavar="IMAGE", required=True, help="file to write")
+    fetch = sub.add_parser("fetch", help="download a known model, once")
+    fetch.add_argument("name", metavar="NAME", choices=SOURCES, help=", ".join(f"{s.name}: {s.about}" for s in SOURCES.values()))
     inspect = sub.add_parser("inspect", help="describe a model image (or model file)")
     inspect.add_argument("source", metavar="IMAGE")
     score = sub.add_parser("score", help="log-probability and perplexity of a text")
     score.add_argument("textfile", metavar="TEXTFILE", help="UTF-8 text; -: standard input")
     _model_options(score, "reference", "reference or float")
     score.add_argument("--json", action="store_true", help="print one JSON object")
-    for s, call in ((run, _run), (chat, _chat), (convert, _convert), (inspect, _inspect), (score, _score)):
+    for s, call in ((run, _run), (chat, _chat), (convert, _convert), (fetch, _fetch), (inspect, _inspect), (score, _score)):
         s.set_defaults(call=call)
     sub.add_parser("doctor", help="what is needed, what was found, how to install the rest", add_help=False)
     sub.add_parser("bench", help="measure", add_help=False)
@@ -70,7 +74,8 @@ def parser():
 
 def _model_options(p, device, devices="sim, reference, or what pyserial opens (/dev/ttyUSB1, socket://HOST:PORT)"):
     p.add_argument("--model", metavar="NAME|FILE", default="default",
-        help="default, or an image, GGUF file or llama2.c checkpoint")
+        help=f"default, {', '.join(SOURCES)} (downloaded on first use), or an image, GGUF file, Hugging Face folder or llama2.c "
+        "checkpoint")
     p.add_argument("--device", metavar="DEV", default=device, help=f"{devices} (default {device})")
 
 
@@ -182,6 +187,11 @@ def _convert(args):
         with contextlib.suppress(OSError):
             os.unlink(temporary)
     note(f"{args.output}: {len(data)} bytes")
+
+
+def _fetch(args):
+    """Sub-command fetch."""
+    note(f"{args.name}: {fetch_again(args.name, note)}")
 
 
 def _inspect(args):

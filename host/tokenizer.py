@@ -4,16 +4,17 @@
 Two kinds:
 - `spm`: SentencePiece's BPE by score with byte fallback, as llama.cpp and llama2.c have it: text becomes characters (a
   space is "\\u2581"), the adjacent pair whose concatenation is the piece of highest score is merged, leftmost first among
-  equals, until none is left; what is no piece then becomes the tokens of its UTF-8 bytes. Source: Sennrich et al., arXiv
-  1508.07909; Kudo and Richardson, arXiv 1808.06226.
+  equals, until none is left; what is no piece then becomes the tokens of its UTF-8 bytes. With `merges` instead of scores
+  (tokenizer.json's form) the pair that comes first there is merged. Source: Sennrich et al., arXiv 1508.07909; Kudo and
+  Richardson, arXiv 1808.06226.
 - `bpe`: byte-level BPE with merges, done by the `tokenizers` library with the pre-tokenizer that `pre` names.
 
 Text never becomes a control token: those come only from `encode_prompt` with the template's own text (host/template.py).
 
 TOKN section: UTF-8 JSON, one object: `version` (1), `kind`, `pieces` (list of str, index is the id), `types` (str, one
 letter per piece: n normal, u unknown, c control, d user-defined, x unused, b byte), `bos`, `eos`, `unknown` (ids), `stop`
-(ids that end a turn), `add_bos`, `add_space` (spm: a text starts with a space that decoding drops), and `scores` (spm) or
-`merges` (list of "left right") and `pre` (bpe). Errors are ValueError.
+(ids that end a turn), `add_bos`, `add_space` (spm: a text starts with a space that decoding drops), and `scores` or
+`merges` (list of "left right"; spm) or `merges` and `pre` (bpe). Errors are ValueError.
 """
 
 import codecs
@@ -29,7 +30,7 @@ from . import bytelevel
 VERSION = 1
 SPACE   = "\u2581"
 TYPES   = "nucdxb"
-_BYTE   = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
+BYTE    = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
 # Names of control tokens that end a turn in known chat formats.
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<|end_of_text|>", "<|endoftext|>", "<end_of_turn>", "<|eom_id|>",
     "</s>")
@@ -70,7 +71,8 @@ class StreamDecoder:
 class Tokenizer:
     """See the module. pieces: list of str; types: str of TYPES, same length; stop: ids that end a turn besides eos.
 
-    scores (spm): list of float. merges (bpe): list of "left right"; pre: name of the pre-tokenizer (bytelevel.PRE).
+    scores (spm): list of float. merges (bpe, spm without scores): list of "left right". pre (bpe): name of the pre-tokenizer
+    (see bytelevel).
     """
 
     def __init__(self, kind, pieces, types, bos, eos, unknown=0, stop=(), add_bos=True, add_space=False, scores=None,
@@ -87,10 +89,10 @@ class Tokenizer:
         except UnicodeEncodeError:
             raise ValueError("a tokenizer's piece is no valid Unicode") from None
         if kind == "spm":
-            check(scores is not None and len(scores) == n, "an spm tokenizer needs a score for each piece")
-            check(all(map(math.isfinite, scores)), "a tokenizer's score is NaN or infinity")
+            check(merges is not None or scores is not None and len(scores) == n, "an spm tokenizer needs a score for each piece")
+            check(all(map(math.isfinite, scores or ())), "a tokenizer's score is NaN or infinity")
         else:
-            check(merges is not None and pre in bytelevel.PRE,
+            check(merges is not None and bytelevel.is_known(pre),
                 f"pre-tokenizer {pre!r} is unknown, known: {', '.join(bytelevel.PRE)}")
         self.kind, self.pieces, self.types, self.scores, self.merges, self.pre = kind, pieces, types, scores, merges, pre
         self.bos, self.eos, self.unknown, self.add_bos, self.add_space = bos, eos, unknown, add_bos, add_space
@@ -118,7 +120,7 @@ class Tokenizer:
         if type in "cu":
             return piece.encode()
         if type == "b":
-            return bytes([int(_BYTE.match(piece)[1], 16)]) if _BYTE.match(piece) else piece.encode()
+            return bytes([int(BYTE.match(piece)[1], 16)]) if BYTE.match(piece) else piece.encode()
         if self.kind == "bpe":
             return piece.encode() if type == "d" else bytelevel.to_bytes(piece)
         return piece.replace(SPACE, " ").encode()
@@ -164,6 +166,17 @@ class Tokenizer:
     def _library(self):
         return bytelevel.build(self._ids, self.merges, self.pre)
 
+    @functools.cached_property
+    def _ranks(self):
+        return {tuple(m.split(" ")): i for i, m in reversed(list(enumerate(self.merges)))}
+
+    def _cost(self, left, right):
+        """What decides which pair is merged first, the lowest; None if these two are not merged."""
+        if self.scores is None:
+            return self._ranks.get((left, right))
+        id = self._ids.get(left + right)
+        return None if id is None else -self.scores[id]
+
     def _spm(self, text):
         """Merge loop over a linked list of symbols, with the candidates in a heap: O(n log n)."""
         text  = text.replace(" ", SPACE)
@@ -172,8 +185,8 @@ class Tokenizer:
         heap  = []
         def propose(a):
             b = right[a] if a >= 0 else -1
-            if b >= 0 and (id := self._ids.get(part[a] + part[b])) is not None:
-                heapq.heappush(heap, (-self.scores[id], a, b, len(part[a]) + len(part[b])))
+            if b >= 0 and (cost := self._cost(part[a], part[b])) is not None:
+                heapq.heappush(heap, (cost, a, b, len(part[a]) + len(part[b])))
         for i in range(n):
             propose(i)
         while heap:
@@ -195,7 +208,7 @@ class Tokenizer:
 
     @functools.cached_property
     def _byte_ids(self):
-        found = ((i, _BYTE.match(p)) for i, (p, t) in enumerate(zip(self.pieces, self.types)) if t == "b")
+        found = ((i, BYTE.match(p)) for i, (p, t) in enumerate(zip(self.pieces, self.types)) if t == "b")
         return {int(m[1], 16): i for i, m in found if m}
 
     def _bytes(self, symbol):
@@ -209,10 +222,10 @@ class Tokenizer:
         """The TOKN section."""
         d = dict(version=VERSION, kind=self.kind, pieces=self.pieces, types=self.types, bos=self.bos, eos=self.eos,
             unknown=self.unknown, stop=self.stop, add_bos=self.add_bos, add_space=self.add_space)
-        if self.kind == "spm":
+        if self.scores is not None:
             d["scores"] = [int(s) if s == int(s) else s for s in self.scores]
         else:
-            d |= dict(merges=self.merges, pre=self.pre)
+            d |= dict(merges=self.merges) if self.kind == "spm" else dict(merges=self.merges, pre=self.pre)
         return json.dumps(d, ensure_ascii=False, separators=(",", ":")).encode()
 
     @classmethod
@@ -230,10 +243,10 @@ class Tokenizer:
         check(isinstance(d, dict) and d.get("version") == VERSION, "tokenizer section of the image is of an unknown version")
         for name, kind in dict(kind=str, types=str, bos=int, eos=int, unknown=int, add_bos=bool, add_space=bool).items():
             check(type(d.get(name)) is kind, f"tokenizer's {name} is {str(d.get(name))[:40]!r}, must be {kind.__name__}")
-        spm = d["kind"] == "spm"
+        spm, scored = d["kind"] == "spm", d["kind"] == "spm" and "merges" not in d
         return cls(d["kind"], list_of("pieces", str), d["types"], d["bos"], d["eos"], d["unknown"], list_of("stop", int),
-            d["add_bos"], d["add_space"], list_of("scores", (int, float)) if spm else None,
-            None if spm else list_of("merges", str), None if spm else d.get("pre"))
+            d["add_bos"], d["add_space"], list_of("scores", (int, float)) if scored else None,
+            None if scored else list_of("merges", str), None if spm else d.get("pre"))
 
 
 def end_of_turn_ids(pieces, types):

@@ -2,9 +2,10 @@
 """The core alone under Verilator: built once per configuration, driven from Python against the twin."""
 
 import ctypes
+import functools
 import glob
-import hashlib
 import os
+import re
 import subprocess
 
 import numpy as np
@@ -17,17 +18,20 @@ from litellama.accel.config import UNIT_BYTES
 from litellama.accel.core import LlamaCore
 from litellama.accel.debug import REGION_WORDS, REGIONS
 from litellama.accel.image import MATRIX
+from litellama.soc.cache import cached, digest
 
 HERE       = os.path.dirname(os.path.abspath(__file__))
 PORT_BYTES = 16
-CACHE      = os.environ.get("LITELLAMA_CACHE", os.path.join(os.path.expanduser("~"), ".cache", "litellama"))
 
 
-def build(config):
-    """Path of the shared library of the core in `config`, and the list of its signal names."""
+def emit(config, monitor=None):
+    """The core in `config`, its signals by name, and the files of its Verilog: name -> text.
+
+    monitor: function that adds logic to the core, before it is converted, and returns signals by name to read as well.
+    """
     port    = LiteDRAMNativePort("both", address_width=24, data_width=8*PORT_BYTES)
     core    = LlamaCore(config, [port], with_csr=False)
-    signals = dict(core.test_signals())
+    signals = {**dict(core.test_signals()), **(monitor(core) if monitor else {})}
     clock   = ClockDomain("sys")
     core.clock_domains.cd_sys = clock
     ports   = dict(port_cmd_valid=port.cmd.valid, port_cmd_ready=port.cmd.ready, port_cmd_addr=port.cmd.addr,
@@ -35,42 +39,47 @@ def build(config):
     for name, signal in {**signals, **ports}.items():
         signal.name_override = name
     emitted = convert(core, ios={clock.clk, clock.rst, *signals.values(), *ports.values()}, name="core")
-    files   = {"core.v": emitted.main_source, **emitted.data_files}
+    return core, signals, {"core.v": emitted.main_source, **emitted.data_files}
+
+
+@functools.cache
+def build(config, monitor=None):
+    """Path of the shared library of the core in `config` (with `monitor`, see emit), and the list of its signal names."""
+    _, signals, files = emit(config, monitor)
     with open(os.path.join(HERE, "core_harness.cpp")) as f:
         files["core_harness.cpp"] = f.read()
     listing = " ".join(f"X({i}, {name})" for i, name in enumerate(signals))
     files["signals.h"] = f"#define SIGNALS {listing}\n#define PORT_BYTES {PORT_BYTES}\n"
-    digest  = hashlib.sha256("".join(f"{k}{v}" for k, v in sorted(files.items())).encode()).hexdigest()[:16]
-    folder  = os.path.join(CACHE, f"core-{digest}")
-    library = os.path.join(folder, "core.so")
-    if not os.path.exists(library):
-        os.makedirs(folder, exist_ok=True)
+
+    def fill(folder):
         for name, text in files.items():
-            with open(os.path.join(folder, name), "w") as f:
-                f.write(text)
+            (folder/name).write_text(text)
         warnings = [f"-Wno-{w}" for w in ("fatal", "WIDTH", "CASEINCOMPLETE", "COMBDLY", "BLKANDNBLK")]
-        with open(os.path.join(folder, "build.log"), "w") as log:
+        with open(folder/"build.log", "w") as log:
             run = lambda command: subprocess.run(command, cwd=folder, check=True, stdout=log, stderr=log)
             run(["verilator", "-O3", "--cc", "core.v", "--top-module", "core", "--x-assign", "fast", "--x-initial", "fast",
                 "--noassert", "--output-split", "20000", "-CFLAGS", "-fPIC", "--build", "-j", "2", "-MAKEFLAGS",
                 "OPT_FAST=-O2 OPT_SLOW=-O1 OPT_GLOBAL=-O2", *warnings])
             root = subprocess.run(["verilator", "--getenv", "VERILATOR_ROOT"], capture_output=True, text=True).stdout.strip()
             run(["g++", "-O2", "-fPIC", "-shared", f"-I{root}/include", f"-I{root}/include/vltstd", "-Iobj_dir",
-                "core_harness.cpp", *sorted(glob.glob(os.path.join(folder, "obj_dir", "*.o"))),
-                f"{root}/include/verilated.cpp", f"{root}/include/verilated_threads.cpp", "-lpthread", "-o", library + ".part"])
-        os.replace(library + ".part", library)
-    return library, list(signals)
+                "core_harness.cpp", *sorted(glob.glob(str(folder/"obj_dir"/"*.o"))),
+                f"{root}/include/verilated.cpp", f"{root}/include/verilated_threads.cpp", "-lpthread", "-o", "core.so"])
+
+    # LiteX writes the time into a comment: without it, the same core is the same text.
+    plain = [name + re.sub(r"//.*", "", text) for name, text in sorted(files.items())]
+    return str(cached("core", digest(*plain), fill)/"core.so"), list(signals)
 
 
 class Core:
     """A simulated core that holds one model's image.
 
     latency, stall_256: cycles a read takes, and the chance in 256 that the port stalls a command or an answer.
+    monitor: see emit.
     """
 
-    def __init__(self, config, model, latency=20, stall_256=0):
+    def __init__(self, config, model, latency=20, stall_256=0, monitor=None):
         config.check_model(model.config)
-        library, names = build(config)
+        library, names = build(config, monitor)
         self.lib, self.index = ctypes.CDLL(library), {n: i for i, n in enumerate(names)}
         self.lib.core_new.restype   = ctypes.c_void_p
         self.lib.core_until.restype = ctypes.c_int64

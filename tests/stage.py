@@ -64,8 +64,9 @@ class Bench(LiteXModule):
         self.comb += [vpu.source.connect(s.result, omit={"ready"}) for s in listeners]
         self.ios  += [self.busy_vpu, self.busy_function]
 
-    def run(self, main, path, seed=1, load=0.0, extra=()):
-        """Run generator `main` to its end, the VPU and the table being taken in a share `load` of the clocks.
+    def run(self, main, path, seed=1, load=0.0, function_load=None, extra=()):
+        """Run generator `main` to its end, the VPU and the table being taken in a share `load` of the clocks (the table in
+        `function_load`, where given), and `extra` generators beside it.
 
         Returns [(clock, data, dest, last)] of the VPU's results, the bench's own left out.
         """
@@ -77,7 +78,7 @@ class Bench(LiteXModule):
                 yield
             running[0] = False
         def watch():
-            clock, go, go2 = 0, throttle(seed, load), throttle(seed + 1, load)
+            clock, go, go2 = 0, throttle(seed, load), throttle(seed + 1, load if function_load is None else function_load)
             while running[0]:
                 yield self.busy_vpu.eq(int(next(go)))
                 yield self.busy_function.eq(int(next(go2)))

@@ -52,8 +52,9 @@ class Contents:
         yield dut.write_scale_valid.eq(0)
         yield
 
-    def everything(self):
-        return [(kind, i, i if i < 32 else None) for kind in (0, 1) for i in range(1024)]
+    def everything(self, keys=1024, values=1024):
+        """Places of the first bytes of keys and values, and of all scales."""
+        return [(kind, i, i if i < 32 else None) for kind, n in ((0, keys), (1, values)) for i in range(n)]
 
     def beats(self, job, beat_bytes):
         """Expected (q, d, block_last, last) of a read job."""
@@ -87,7 +88,7 @@ def test_jobs(lanes, tmp_path):
     def main():
         yield from c.store(dut, c.everything())
         for probability in (1.0, 0.6):
-            for job in jobs:
+            for job in jobs if probability == 1 else jobs[2:4]:
                 got, want = [], c.beats(job, lanes//2)
                 done      = 0
                 yield from begin(dut, job)
@@ -107,7 +108,7 @@ def test_one_beat_a_clock(tmp_path):
     """Keys and values stream without a bubble, row borders included; the first beat comes five clocks after start."""
     dut, c = owner(32), Contents(3)
     def main():
-        yield from c.store(dut, c.everything())
+        yield from c.store(dut, c.everything(keys=640))
         yield dut.source.ready.eq(1)
         for job in ((0, 0, 0, 20, 1, 32), (0, 0, 0, 9, 2, 32), (1, 0, 0, 20, 1, 32)):
             want, clocks, gaps, n = c.beats(job, 16), 0, 0, 0
@@ -132,7 +133,8 @@ def test_writes_beside_reads(tmp_path):
     later   = {(k, a) for k, a, _ in late}
     scales  = {(k, s) for k, _, s in late}
     def main():
-        yield from c.store(dut, [(k, a, None if (k, s) in scales else s) for k, a, s in c.everything() if (k, a) not in later])
+        yield from c.store(dut, [(k, a, None if (k, s) in scales else s) for k, a, s in c.everything(320)
+            if (k, a) not in later])
         yield from begin(dut, job)
         yield from drain(dut.source, got, len(c.beats(job, 8)), 0.4)
         while not written:
@@ -157,7 +159,7 @@ def test_writes_beside_reads(tmp_path):
         yield from c.store(dut, late)
         written.append(1)
     def watch():
-        for _ in range(2600):
+        for _ in range(1500):
             conflicts.append((yield dut.conflict))
             yield
     run(dut, [main(), writer(), watch()], tmp_path)
@@ -182,8 +184,8 @@ def test_debug_window(tmp_path):
     """Words come two clocks after their index, one a clock."""
     dut, c = owner(32), Contents(6)
     def main():
-        yield from c.store(dut, c.everything())
         indices = [0, 1, 2, 3, 4, 31, 255, 254, 17]
+        yield from c.store(dut, [(kind, 4*i + k, i if i < 32 else None) for kind in (0, 1) for i in indices for k in range(4)])
         for i, index in enumerate(indices + [0, 0]):
             yield dut.debug_index.eq(index)
             yield

@@ -28,14 +28,15 @@ def load(dut, table, probability):
     yield from until(dut.load_done)
 
 
-@pytest.mark.parametrize("blocks, heads, probability, load_vpu", ((1, 2, 1.0, 0.0), (1, 3, 0.6, 0.4), (2, 1, 1.0, 0.5)))
+@pytest.mark.parametrize("blocks, heads, probability, load_vpu", ((1, 2, 0.8, 0.4), (2, 1, 1.0, 0.0)))
 def test_rotation(blocks, heads, probability, load_vpu, tmp_path):
-    """wk, wv and wq of two positions, back to back."""
+    """wk, wv and wq, back to back."""
     rng, prng = np.random.default_rng(1), random.Random(2)
     dut, bench = make()
     hd     = blocks*BLOCK
     table  = image.rope_table(hd - 2 if heads == 1 else hd, 100)
     want, claims = [], []
+    positions    = (0, 77) if blocks == 1 else (5,)
     @passive
     def room():
         while True:
@@ -46,9 +47,9 @@ def test_rotation(blocks, heads, probability, load_vpu, tmp_path):
                 assert (yield dut.kv_ready)
     def main():
         yield dut.head_blocks.eq(blocks)
-        for position in (0, 77):
+        for position in positions:
             yield from load(dut, table[position], probability)
-            for kind, n in ((image.WK, heads), (image.WV, heads), (image.WQ, heads + 1)):
+            for kind, n in ((image.WK, heads), (image.WV, heads), (image.WQ, 1)):
                 x = (rng.standard_normal((1, n, hd))*10.0**rng.integers(-3, 3, (1, n, hd))).astype(np.float32)
                 x[0, 0, :5] = 0
                 x[0, -1, -2:] = numerics.F32_MAX, -numerics.F32_MIN
@@ -59,7 +60,7 @@ def test_rotation(blocks, heads, probability, load_vpu, tmp_path):
             yield
     results = bench.run(main(), tmp_path, load=load_vpu, extra=[room()])
     assert [r[1:] for r in results] == want
-    assert len(claims) == 2*2*heads
+    assert len(claims) == 2*len(positions)*heads
 
 
 def test_pace_and_room(tmp_path):
@@ -67,7 +68,7 @@ def test_pace_and_room(tmp_path):
     rng = np.random.default_rng(1)
     dut, bench = make()
     table   = image.rope_table(BLOCK, 4)
-    x       = rng.standard_normal((1, 3, BLOCK)).astype(np.float32)
+    x       = rng.standard_normal((1, 2, BLOCK)).astype(np.float32)
     waiting = []
     def main():
         yield dut.head_blocks.eq(1)
@@ -83,5 +84,5 @@ def test_pace_and_room(tmp_path):
             waiting.append((yield dut.sink.ready))
     results = bench.run(main(), tmp_path)
     assert [r[1] for r in results] == 2*f32_bits(numerics.rope(x, table[1:2]))
-    assert all(results[i + 95][0] - results[i][0] == 95 for i in (0, 96))
+    assert all(results[i + 63][0] - results[i][0] == 63 for i in (0, 64))
     assert not any(waiting)

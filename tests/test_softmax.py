@@ -12,13 +12,11 @@ from litellama.accel.kv import LlamaKVOwner
 from litellama.accel.softmax import LlamaSoftmax
 from litellama.accel.vector import DEST_ACT, DEST_SCORE, KIND_SCORE, KIND_VALUE
 
-CONFIG = CoreConfig(lanes=8, kv_bytes=1024, kv_scales=128, max_context=128, max_head_dim=32)
-
-
-def make():
-    kv    = LlamaKVOwner(CONFIG)
-    dut   = LlamaSoftmax(CONFIG, kv)
-    bench = Bench([dut], [*sink_inputs(dut.sink), dut.clear, dut.start, dut.positions, dut.sbase, dut.score_scale, dut.debug_index,
+def make(context=128):
+    config = CoreConfig(lanes=8, kv_bytes=1024, kv_scales=context, max_context=context, max_head_dim=32)
+    kv     = LlamaKVOwner(config)
+    dut    = LlamaSoftmax(config, kv)
+    bench  = Bench([dut], [*sink_inputs(dut.sink), dut.clear, dut.start, dut.positions, dut.sbase, dut.score_scale, dut.debug_index,
         kv.write_values, kv.write_scale_valid, kv.write_scale_address, kv.write_scale],
         [dut.sink.ready, dut.scores_done, dut.done, dut.debug_data], [kv])
     return dut, kv, bench
@@ -52,8 +50,8 @@ def test_heads(probability, load, tmp_path):
     value_scales   = rng.integers(0, 0x7C00, 128)
     value_scales[::5] &= 0x3FF
     value_scales[0] = 0
-    heads = [("usual", 40, 0), ("slowly", 70, 32), ("huge", 33, 7), ("usual", 1, 3), ("equal", 2, 5), ("apart", 9, 60)]
-    heads = heads if not load else heads[:1] + heads[2:]
+    heads = [("usual", 40, 0), ("slowly", 36, 32), ("huge", 21, 7), ("usual", 1, 3), ("equal", 2, 5), ("apart", 9, 60)]
+    heads = heads if not load else heads[2:4] + heads[:1]
     scale, want = np.float32(np.log2(np.e)/8), []
     def main():
         yield dut.score_scale.eq(f32_bits(scale)[0])
@@ -91,7 +89,7 @@ def test_heads(probability, load, tmp_path):
     results = [(d, b, l, c) for c, b, d, l in bench.run(main(), tmp_path, load=load) if d != DEST_SCORE]
     assert [r[:3] for r in results] == want
     if not load:                        # A probability a clock.
-        assert results[39][3] - results[0][3] == 39 and results[117][3] - results[48][3] == 69
+        assert results[39][3] - results[0][3] == 39 and results[83][3] - results[48][3] == 35
 
 
 def test_latency(tmp_path):
@@ -107,3 +105,26 @@ def test_latency(tmp_path):
         clocks.append((yield from until(dut.done)))
     bench.run(main(), tmp_path)
     assert clocks[0] <= 32 + 70, clocks
+
+
+def test_long_sum(tmp_path):
+    """A sum of more than 24 bits is rounded to nearest even: down from a tie over an even number, up over an odd one."""
+    dut, kv, bench = make(512)
+    scale, values, want = np.float32(1), np.linspace(1, 2, 4, dtype=np.float32), []
+    x      = (-np.arange(300)*0.001).astype(np.float32)
+    sums   = {n: int(golden(x[:n], scale, np.zeros(n, np.uint16), values)[2]) for n in range(258, 300)}
+    counts = [next(n for n, total in sums.items() if total % 4 == remainder and total > 1 << 24) for remainder in (1, 3)]
+    def main():
+        yield dut.score_scale.eq(f32_bits(scale)[0])
+        yield from pulse(dut.clear)
+        yield from feed(dut.sink, items(x[:max(counts)], kind=KIND_SCORE))
+        yield from until(dut.scores_done)
+        for n in counts:
+            want.extend(f32_bits(golden(x[:n], scale, np.zeros(n, np.uint16), values)[3]))
+            yield dut.positions.eq(n)
+            yield from pulse(dut.start)
+            yield from feed(dut.sink, items(values, kind=KIND_VALUE))
+            for _ in range(25):
+                yield
+    results = [r for r in bench.run(main(), tmp_path) if r[2] == DEST_ACT]
+    assert [r[1] for r in results if r[1]] == want    # The value scales are 0, so only values are not.

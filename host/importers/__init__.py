@@ -9,9 +9,11 @@ import numpy as np
 
 from ...accel import image
 from ...accel.config import check
+from ..fetch import SOURCES, fetch
 from ..quantise import TYPES
 from ..tokenizer import Tokenizer
 from .gguf_file import read_gguf
+from .huggingface import read_huggingface
 from .llama2c import read_config, read_llama2c
 
 CONTEXT_MAX = 8192   # Positions imported; a longer context claimed by a file costs nothing.
@@ -26,8 +28,8 @@ def default_path():
 
 
 def resolve(name):
-    """Path of a `--model` argument: a name ("default") or a file."""
-    return default_path() if name == "default" else name
+    """Path of a `--model` argument: a name ("default", or one of fetch.SOURCES, downloaded on first use) or a file."""
+    return default_path() if name == "default" else fetch(name) if name in SOURCES else name
 
 
 def _map(path):
@@ -41,15 +43,17 @@ def _map(path):
 
 
 def load_model(path, tokenizer=None, type=None):
-    """(accel.image.Model, notes) of an image, GGUF file or llama2.c checkpoint, told apart by content.
+    """(accel.image.Model, notes) of an image, GGUF file, Hugging Face folder or llama2.c checkpoint, told apart by content.
 
     tokenizer: path of a tokenizer.bin, only for llama2.c; the one beside the checkpoint unless given. type: "q8_0", "q4_0",
     "q4_1": all matrices in this type; "keep" or None: quantised ones stay as they are, floats become Q8_0. notes: what was
     changed, and with what error (list of str). ValueError, naming the file, if anything is wrong with it.
     """
     check(type is None or type == "keep" or type in TYPES, f"type is {type!r}, must be keep, {', '.join(TYPES)}")
-    data = _map(path)
+    data = None if os.path.isdir(path) else _map(path)
     try:
+        if data is None:
+            return read_huggingface(path, TYPES.get(type), CONTEXT_MAX)
         return _load(data, path, tokenizer, TYPES.get(type))
     except (ValueError, struct.error, RecursionError, OverflowError, MemoryError, KeyError, TypeError, IndexError) as e:
         reason = str(e) if isinstance(e, ValueError) else f"file is corrupt ({e.__class__.__name__})"
@@ -63,6 +67,7 @@ def _load(data, path, tokenizer, type):
     if head == image.MAGIC:
         check(type is None, "an image keeps its types: convert from its source again")
         return check_model(image.read_image(data)), []
+    check(not path.endswith(".safetensors"), "this is a part of a Hugging Face model: name the folder it is in")
     if head.startswith(b"GGUF"):
         return read_gguf(data, type, CONTEXT_MAX)
     if tokenizer is None:

@@ -3,32 +3,29 @@
 
 The header is read here and not by the `gguf` package, whose reader follows a hostile file's counts without end. Nothing is
 allocated by what a file claims: every count and length is compared with the bytes that are left, tensors are views of the
-mapped file. Blocks of Q8_0, Q4_0 and Q4_1 keep their content; F32, F16 and BF16 are quantised. Errors are ValueError.
+mapped file. Tensor types: importers/ggml.py. Errors are ValueError.
 
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Q4 nibbles there: item k and item k + 16 share byte k.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import math
 
 import numpy as np
 
-from ...accel.config import BLOCK, ModelConfig, check
-from ...accel.image import Q4_0, Q4_1, Q8_0, QMatrix, rope_table
+from ...accel.config import ModelConfig, check
 from .. import bytelevel
 from ..tokenizer import Tokenizer, end_of_turn_ids
+from . import ggml
+from .ggml import GGML_TYPES, OTHER_TYPES
 from .pad import Builder, tensor_shapes
+from .rope import Scaling, scaled_table
 
 MAGIC    = b"GGUF"
 VERSIONS = (2, 3)
 _SCALARS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8"}
 _STRING, _ARRAY = 8, 9
 _DEEPEST = 4          # Nesting of arrays.
-
-# GGML type: (name, items per block, bytes per block).
-GGML_TYPES = {0: ("F32", 1, 4), 1: ("F16", 1, 2), 30: ("BF16", 1, 2), 8: ("Q8_0", 32, 34), 2: ("Q4_0", 32, 18),
-    3: ("Q4_1", 32, 20)}
-_OTHER_TYPES = {6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K"}
 
 NAMES = {"norm1": "blk.{}.attn_norm", "wq": "blk.{}.attn_q", "wk": "blk.{}.attn_k", "wv": "blk.{}.attn_v",
     "wo": "blk.{}.attn_output", "norm2": "blk.{}.ffn_norm", "w1": "blk.{}.ffn_gate", "w2": "blk.{}.ffn_down",
@@ -121,38 +118,22 @@ class GGUF:
         return math.prod(info.shape)//items*size
 
     def read(self, name, shape):
-        """Tensor `name` of `shape`: QMatrix, or float32 array. ValueError if absent, of other shape or type, or cut off."""
+        """Tensor `name` of `shape`: QMatrix, Foreign or float32 array. ValueError if absent, of other shape or type, or cut off."""
         info = self.tensors.get(name)
         check(info is not None, f"GGUF file has no tensor {name}")
         check(info.shape == shape, f"GGUF tensor {name} has shape {info.shape}, expected {shape}")
-        check(info.type in GGML_TYPES, f"GGUF tensor {name} is of type {_OTHER_TYPES.get(info.type, info.type)}, "
+        check(info.type in GGML_TYPES, f"GGUF tensor {name} is of type {OTHER_TYPES.get(info.type, info.type)}, "
             f"readable are {', '.join(t[0] for t in GGML_TYPES.values())}")
-        kind, items, block_bytes = GGML_TYPES[info.type]
+        kind, items, _ = GGML_TYPES[info.type]
         check(shape[-1] % items == 0, f"GGUF tensor {name} has rows of {shape[-1]}, {kind} needs multiples of {items}")
         total = self.size(name)
         check(info.offset + total <= len(self.data), f"GGUF file is truncated: tensor {name} ends at byte "
             f"{info.offset + total}, the file at {len(self.data)}")
         raw = np.asarray(self.data[info.offset:info.offset + total])
         if items == 1:
-            return _floats(raw, kind).reshape(shape)
+            return ggml.floats(raw, kind).reshape(shape)
         check(len(shape) == 2, f"GGUF tensor {name} is {kind}, but no matrix")
-        return _blocks(raw.reshape(shape[0], shape[1]//BLOCK, block_bytes), kind)
-
-
-def _floats(raw, kind):
-    if kind == "BF16":
-        return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    return raw.view("<f4" if kind == "F32" else "<f2").astype(np.float32)
-
-
-def _blocks(b, kind):
-    """QMatrix of raw blocks (rows, blocks, bytes)."""
-    half = lambda at: np.ascontiguousarray(b[..., at:at + 2]).view("<u2")[..., 0].astype(np.uint16)
-    if kind == "Q8_0":
-        return QMatrix(Q8_0, np.ascontiguousarray(b[..., 2:]).view(np.int8), half(0))
-    q = b[..., 2 if kind == "Q4_0" else 4:]
-    q = np.concatenate([q & 15, q >> 4], axis=-1)
-    return QMatrix(Q4_0, q, half(0)) if kind == "Q4_0" else QMatrix(Q4_1, q, half(0), half(2))
+        return ggml.matrix(raw, shape[0], kind)
 
 
 # Llama --------------------------------------------------------------------------------------------
@@ -190,20 +171,29 @@ def read_config(g, context_max):
     config  = ModelConfig(dim, get("feed_forward_length"), get("block_count"), heads,
         get("attention.head_count_kv", int, heads), head_dim, embedding.shape[0], min(context, context_max),
         get("attention.layer_norm_rms_epsilon", float, 1e-5), get("rope.freq_base", float, 10000.0))
-    check(1 < config.rope_base < 1e12, f"RoPE base is {config.rope_base}, must be between 1 and 1e12")
     return config, notes
 
 
-def rope_factors(g, config):
-    """Divisors of the RoPE frequencies (head_dim/2,), or None."""
-    kind   = _field(g, "llama.rope.scaling.type", str, "none")
-    check(kind in ("none", "linear"), f"RoPE scaling {kind[:40]!r} is not supported, only none, linear and tables are")
-    factor = _field(g, "llama.rope.scaling.factor", float, 1.0) if kind == "linear" else 1.0
-    table  = np.ones(config.head_dim//2)
+def read_rope(g, config):
+    """RoPE table of an opened GGUF file."""
+    get   = lambda key, kind, default: _field(g, "llama.rope." + key, kind, default)
+    kind  = get("scaling.type", str, "none")
+    check(kind in ("none", "linear", "yarn"), f"RoPE scaling {kind[:40]!r} is not supported, only none, linear, yarn and tables are")
+    factor = get("scaling.factor", float, get("scale_linear", float, 1.0))   # The second is the older name.
+    if kind == "none" and "llama.rope.scale_linear" in g.fields:
+        kind = "linear"
+    more = None
     if "rope_freqs.weight" in g.tensors:
-        table = g.read("rope_freqs.weight", (config.head_dim//2,))
-    check(np.isfinite(table).all() and (table > 0).all() and 0 < factor < 1e6, "RoPE scaling factors must be positive")
-    return None if factor == 1 and (table == 1).all() else table*factor
+        more = g.read("rope_freqs.weight", (config.head_dim//2,))
+    if kind != "yarn":
+        return scaled_table(config, Scaling(kind, factor), more)
+    for key, usual in (("scaling.yarn_ext_factor", 1.0), ("scaling.yarn_log_multiplier", 0.0)):
+        value = get(key, float, usual)
+        check(value == usual, f"GGUF field llama.rope.{key} is {value}, must be {usual}")
+    extra = get("scaling.yarn_attn_factor", float, get("scaling.attn_factor", float, 1.0))
+    yarn  = Scaling(kind, factor, get("scaling.original_context_length", int, config.context), attention=None,
+        beta_fast=get("scaling.yarn_beta_fast", float, 32.0), beta_slow=get("scaling.yarn_beta_slow", float, 1.0))
+    return scaled_table(config, replace(yarn, attention=extra*yarn.magnitude), more)
 
 
 def read_tokenizer(g, vocab):
@@ -243,10 +233,9 @@ def read_gguf(data, type=None, context_max=8192):
     unknown       = sorted(set(g.tensors) - known - {"rope_freqs.weight"})
     check(not unknown, f"GGUF file has a tensor {unknown[0][:60] if unknown else ''!r} that a plain llama does not have")
     tokenizer = read_tokenizer(g, config.vocab)
-    rope      = rope_table(config.head_dim, config.context, config.rope_base, rope_factors(g, config))
     build     = Builder(config, type)
     model     = build.model(lambda kind, layer: g.read(name(kind, layer), shapes[kind]),
-        name("classifier", 0) not in g.tensors, rope=rope, bos=tokenizer.bos, eos=tokenizer.eos,
+        name("classifier", 0) not in g.tensors, rope=read_rope(g, config), bos=tokenizer.bos, eos=tokenizer.eos,
         tokenizer=tokenizer.to_bytes(), template=_field(g, "tokenizer.chat_template", str, ""),
         meta=dict(name=_field(g, "general.name", str, "")[:200], source="gguf"))
     return model, notes + build.notes

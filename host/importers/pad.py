@@ -14,6 +14,7 @@ import numpy as np
 from ...accel.config import BLOCK, check
 from ...accel.image import Q8_0, TYPE_NAMES, Layer, Model, QMatrix
 from ..quantise import SIZE_RANK, quantisation_error, quantise, requantise, take_rows
+from .ggml import Foreign
 
 GROWTH_MAX = 8   # Times as many weights that padding may make of a large model.
 MATRICES   = ("wk", "wv", "wq", "wo", "w1", "w3", "w2")
@@ -40,9 +41,14 @@ def _weights(c, dim, hidden, head_dim):
     return c.n_layers*dim*(2*(c.n_heads + c.n_kv_heads)*head_dim + 3*hidden) + 2*c.vocab*dim
 
 
+def _check_scales(w):
+    bad = [v for v in (w.d, w.m) if v is not None and (v & 0x7C00 == 0x7C00).any()]
+    check(not bad, "a block's scale is NaN or infinity")
+
+
 class Builder:
-    """Turns plain tensors into stored matrices of `type` (None: what is quantised stays as it is, floats become Q8_0), or
-    of what the function `type(kind, layer)` says.
+    """Turns plain tensors into stored matrices of `type` (None: what is quantised stays as it is or becomes the nearest stored
+    type, floats become Q8_0), or of what the function `type(kind, layer)` says.
 
     notes: what was changed on the way and with what error, one line each (list of str).
     """
@@ -50,7 +56,7 @@ class Builder:
     def __init__(self, config, type=None):
         c, self.config = config, config
         self._type     = type if callable(type) else lambda kind, layer: type
-        self.notes, self._floats = [], {}
+        self.notes, self._made = [], {}   # Made: (source type, type): (worst error, number).
         rows    = lambda n: _spread(n, n, -(-n//BLOCK)*BLOCK)
         heads   = lambda n: _spread(n*c.head_dim, c.head_dim, c.head_blocks*BLOCK)
         dim     = rows(c.dim)
@@ -69,25 +75,29 @@ class Builder:
         return out
 
     def matrix(self, w, kind, layer):
-        """Stored QMatrix of the plain tensor `w` (QMatrix or float (rows, columns)) of `kind`."""
+        """Stored QMatrix of the plain tensor `w` (QMatrix, Foreign or float (rows, columns)) of `kind`."""
         rows, columns = self._index[kind]
         type, name    = self._type(kind, layer), f"layer {layer} {kind}" if kind in MATRICES else kind
         try:
             if isinstance(w, QMatrix):
                 return self._quantised(w, rows, columns, type, name)
+            source, w, nearest, near = (w.name, w.values, w.type, w.near) if isinstance(w, Foreign) else ("", w, Q8_0, None)
             padded = np.zeros((len(rows), len(columns)), np.float32)
             padded[np.ix_(rows >= 0, columns >= 0)] = w
-            q = quantise(padded, Q8_0 if type is None else type)
+            if near is not None and type in (None, nearest) and near.blocks*BLOCK == len(columns):
+                _check_scales(near)
+                q = near if len(rows) == near.rows else take_rows(near, rows)
+            else:
+                q = quantise(padded, nearest if type is None else type)
         except ValueError as e:
             raise ValueError(f"{name}: {e}") from None
         e = quantisation_error(padded, q)
-        worst, count = self._floats.get(q.type, (e, 0))
-        self._floats[q.type] = (max(worst, e, key=lambda e: e.relative), count + 1)
+        worst, count = self._made.get((source, q.type), (e, 0))
+        self._made[source, q.type] = (max(worst, e, key=lambda e: e.relative), count + 1)
         return q
 
     def _quantised(self, w, rows, columns, type, name):
-        bad = [v for v in (w.d, w.m) if v is not None and (v & 0x7C00 == 0x7C00).any()]
-        check(not bad, "a block's scale is NaN or infinity")
+        _check_scales(w)
         source = w.type
         if len(columns) != w.blocks*BLOCK:   # Only wo: padding moves columns to other blocks.
             plain  = w.dequantise()
@@ -127,6 +137,7 @@ class Builder:
         embedding  = self.matrix(tensor("embedding", 0), "embedding", 0)
         classifier = embedding if tied else self.matrix(tensor("classifier", 0), "classifier", 0)
         norm_final = self.norm(tensor("norm_final", 0), "norm_final")
-        for type, (worst, count) in self._floats.items():
-            self.notes.append(f"{count} matrices quantised to {TYPE_NAMES[type]}, worst {worst}")
+        for (source, type), (worst, count) in self._made.items():
+            what = f"{source} to" if source else "quantised to"
+            self.notes.append(f"{count} matrices {what} {TYPE_NAMES[type]}, worst {worst}")
         return Model(self.config, layers, norm_final, classifier, embedding, **others)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Gateware that watches a LlamaCore keep the invariants: sticky faults and counters, for core_bench.build(config, monitor)."""
+
+from functools import reduce
+from operator import add
+
+from migen import If, Mux, ResetInserter, Signal
+
+from litex.gen import LiteXModule
+from litex.soc.interconnect import stream
+
+from litellama.accel.config import BLOCK
+from litellama.accel.numerics import EXP2
+from litellama.accel.vector import DEST_ACT, DEST_KVBUF, DEST_SCORE, DEST_X
+
+# Blocks whose starts and dones are watched: the bit of a block in the monitor's vectors is its index here.
+WATCHED = ("controller", "block_float", "rmsnorm", "squares", "x", "keys", "values", "kv_read", "scores", "softmax",
+    "probabilities", "rope_load", "topk", "matvec", "unpack")
+FAULTS  = ("early", "twice", "restarted", "work")
+
+
+class _Watch(LiteXModule):
+    """A block's starts and dones: pulses that alternate, up to `most` jobs under way. Where `work` is given, that event comes
+    `expected` times from a start to its done."""
+    def __init__(self, start, done, most=1, work=None, expected=None):
+        self.open      = Signal(4)   # Jobs under way.
+        self.seen      = Signal()    # There was a done.
+        self.early     = Signal()    # A done without a start before it.
+        self.twice     = Signal()    # A done longer than a clock.
+        self.restarted = Signal()    # A start during the last job that the block can take.
+        self.work      = Signal()    # A done too early, or too late: not all of the work, or more, was seen.
+
+        # # #
+
+        before = Signal()
+        self.sync += [
+            before.eq(done),
+            self.open.eq(self.open + start - done),
+            If(done, self.seen.eq(1), If(self.open == 0, self.early.eq(1)), If(before, self.twice.eq(1))),
+            If(start & (self.open - done >= most), self.restarted.eq(1)),
+        ]
+        if work is not None:
+            count, total = Signal(24), Signal(24)
+            self.comb += total.eq(count + work)
+            self.sync += [
+                count.eq(total),
+                If(done, count.eq(0), If(total != expected, self.work.eq(1))),
+                If(start & (self.open == 0), count.eq(0)),
+            ]
+
+
+class CoreMonitor(LiteXModule):
+    """Watches `core`; `signals`: name -> Signal of what it saw since reset (`pass_*`: since the last start).
+
+    fault_*, open, seen: vectors over WATCHED. stages: not exactly one stage level while busy, or one while idle.
+    unready: keys or values (or their scales) were read before all of this position's were stored, or while one was written.
+    conflict: LlamaKVOwner's. overlaps: clocks in which one KV memory is read and another written. waits: clocks in which scores
+    are done and values are not stored yet.
+    pass_*: token_ready clocks, elements of keys and values computed, bytes and scales stored, heads' keys streamed, and how
+    often they were those of another KV head than before; positions scored, exponentials.
+    """
+    def __init__(self, core):
+        ctrl, dims, kv, vpu = core.controller, core.dims, core.kv, core.vpu.source
+        softmax, quantise   = core.softmax, core.kv_quantise
+        positions           = Signal(18)
+        self.comb += positions.eq(ctrl.position + 1)   # Not the controller's own count.
+
+        # What happens in this clock.
+        result   = {dest: vpu.valid & (vpu.dest == dest) for dest in (DEST_ACT, DEST_KVBUF, DEST_SCORE, DEST_X)}
+        moved    = lambda endpoint: endpoint.valid & endpoint.ready
+        exp2     = moved(softmax.function) & (softmax.function.func == EXP2)
+        started  = ctrl.start & ~ctrl.busy
+        k_byte   = kv.write_valid & ~kv.write_values
+        v_byte   = kv.write_valid & kv.write_values
+        k_scale  = kv.write_scale_valid & ~kv.write_values
+        v_scale  = kv.write_scale_valid & kv.write_values
+        elements = lambda blocks: blocks*BLOCK
+
+        # How much a job is.
+        vector_blocks, beats, kv_beats = Signal(18), BLOCK//core.config.beat_bytes, Signal(24)
+        self.comb += [
+            If(ctrl.stages["norm"], vector_blocks.eq(dims.dim_blocks)),
+            If(ctrl.stages["qkv"], vector_blocks.eq(dims.q_blocks)),
+            If(ctrl.stages["softmax"], vector_blocks.eq((positions + BLOCK - 1) >> 5)),
+            If(ctrl.stages["values"], vector_blocks.eq(dims.head_blocks)),
+            If(ctrl.stages["w13"], vector_blocks.eq(dims.hidden_blocks)),
+            kv_beats.eq(beats*Mux(kv.read_values, elements(dims.head_blocks)*((positions + BLOCK - 1) >> 5),
+                dims.head_blocks*positions)),
+        ]
+        self.rows = rows = ResetInserter()(stream.SyncFIFO([("rows", 19)], 16))
+        self.comb += [
+            rows.reset.eq(ctrl.clear_datapath), rows.sink.valid.eq(core.matvec.start), rows.sink.rows.eq(core.matvec.rows),
+            rows.source.ready.eq(core.matvec.done),
+        ]
+        n_dim, n_kv = elements(dims.dim_blocks), elements(dims.kv_blocks)
+        squares     = core.rmsnorm.squares
+        watched     = dict(
+            controller    = _Watch(started, core.token_ready),
+            block_float   = _Watch(core.block_float.clear, core.block_float.done, 1,
+                core.activations.write.meta_we, vector_blocks),
+            rmsnorm       = _Watch(core.rmsnorm.start, core.rmsnorm.done, 1, result[DEST_ACT], n_dim),
+            squares       = _Watch(squares.finish, squares.done),
+            x             = _Watch(core.x.clear, core.x.done, 1, result[DEST_X], n_dim),
+            keys          = _Watch(quantise.start, quantise.k_done, 1, k_byte, n_kv),
+            values        = _Watch(quantise.start, quantise.v_done, 1, v_byte, n_kv),
+            kv_read       = _Watch(kv.start, kv.done, 1, moved(kv.source), kv_beats),
+            scores        = _Watch(softmax.clear, softmax.scores_done, 1, result[DEST_SCORE], positions),
+            softmax       = _Watch(softmax.start, softmax.done, 1, exp2, positions),
+            probabilities = _Watch(softmax.start, softmax.done, 1, result[DEST_ACT], positions),
+            rope_load     = _Watch(core.rope.load, core.rope.load_done, 1, moved(core.rope.vector), elements(dims.head_blocks)),
+            topk          = _Watch(core.topk.start, core.topk.done, 1, moved(core.topk.fifo.source), dims.vocab),
+            matvec        = _Watch(core.matvec.start, core.matvec.done, 8, moved(core.matvec.source), rows.source.rows),
+            unpack        = _Watch(core.unpack.accept, core.unpack.done, 2),
+        )
+        assert tuple(watched) == WATCHED
+        for name, watch in watched.items():
+            if name != "controller":   # Its pass goes on while it resets the others.
+                watch     = ResetInserter()(watch)
+                self.comb += watch.reset.eq(ctrl.clear_datapath)
+            self.add_module(f"watch_{name}", watch)
+        self.signals = signals = {}
+        for fault in FAULTS + ("seen", "open"):
+            signals[fault if fault in ("seen", "open") else f"fault_{fault}"] = vector = Signal(len(WATCHED))
+            for i, watch in enumerate(watched.values()):
+                value = getattr(watch, fault) != 0
+                # A fault outlasts the reset of its block.
+                self.sync += vector[i].eq(value) if fault == "open" else If(value, vector[i].eq(1))
+
+        def sticky(name, condition):
+            """A signal that stays 1 from the first clock in which the condition holds."""
+            signals[name] = fault = Signal()
+            self.sync += If(condition, fault.eq(1))
+
+        def counter(name, event, clear=0):
+            """A signal that counts the clocks of an event."""
+            signals[name] = count = Signal(32)
+            self.sync += If(clear, count.eq(event)).Elif(event, count.eq(count + 1))
+            return count
+
+        # One stage.
+        n_stages   = Signal(5)
+        self.comb += n_stages.eq(reduce(add, ctrl.stages.values()))
+        sticky("fault_stages", n_stages != ctrl.busy)
+
+        # This position's keys and values, of all heads of the layer, are stored before any is read, and no read meets a write.
+        layer     = quantise.start
+        whole     = {}
+        for kind, byte, scale in (("k", k_byte, k_scale), ("v", v_byte, v_scale)):
+            n_scales    = counter(f"layer_{kind}_scales", scale, layer)
+            whole[kind] = (counter(f"layer_{kind}_bytes", byte, layer) == n_kv) & (n_scales*dims.head_blocks == dims.kv_blocks)
+        writing_k, writing_v = k_byte | k_scale, v_byte | v_scale
+        reading   = kv.busy | kv.start
+        sticky("fault_unready", (reading & ~kv.read_values & (~whole["k"] | writing_k)) |
+            (reading & kv.read_values & (~whole["v"] | writing_v)) |
+            ((softmax.start | ctrl.stages["softmax"]) & (~whole["v"] | writing_v)))
+        sticky("fault_conflict", kv.conflict)
+        counter("waits", ctrl.fsm.ongoing("WAIT_VALUES"))
+        counter("overlaps", moved(kv.source) & ((kv.read_values & writing_k) | (~kv.read_values & writing_v)))
+
+        # One pass.
+        counter("passes", started)
+        counter("token_ready_clocks", core.token_ready)
+        counter("pass_token_ready", core.token_ready, started)
+        counter("pass_computed", result[DEST_KVBUF], started)
+        counter("pass_bytes", kv.write_valid, started)
+        counter("pass_scales", kv.write_scale_valid, started)
+        counter("pass_scores", result[DEST_SCORE], started)
+        counter("pass_exp2", exp2, started)
+        for kind, chosen in (("keys", ~kv.read_values), ("values", kv.read_values)):
+            base, none = Signal.like(kv.base), Signal(reset=1)
+            read       = kv.start & chosen
+            counter(f"pass_{kind}_read", read, started)
+            counter(f"pass_{kind}_heads", read & (none | (kv.base != base)), started)
+            self.sync += [If(read, base.eq(kv.base), none.eq(0)), If(started, none.eq(1))]
+
+
+def monitor(core):
+    """For core_bench.build: attach a CoreMonitor to the core; its signals by name."""
+    core.monitor = CoreMonitor(core)
+    return {f"monitor_{name}": signal for name, signal in core.monitor.signals.items()}
