@@ -122,7 +122,8 @@ class LlamaController(LiteXModule):
 
         # Multiplier array: its operands come from the stream or from the KV memories.
         # (Started a clock after the state machine does it: `launched` is its side of the register.)
-        operands = [("start", 1), ("rows", 18), ("blocks", 11), ("type", 2), ("exponent", 6), ("base", 12), ("emax", 8), ("kind", 4)]
+        operands = [("start", 1), ("rows", 18), ("blocks", 11), ("type", 2), ("exponent", 6), ("base", 12), ("emax", 8),
+            ("kind", 4)]
         self.mv, self.launched = Record([("ready", 1), *operands]), Record([("ready", 1), *operands])
         self.sync += [getattr(self.mv, name).eq(getattr(self.launched, name)) for name, _ in operands]
         self.comb += self.launched.ready.eq(self.mv.ready)
@@ -334,8 +335,9 @@ class LlamaController(LiteXModule):
     def launch(self, base, emax, header_seen, matches, fail, then):
         """Statements that start the multiplier array on the matrix whose header has arrived, then do `then`."""
         return [
-            self.launched.rows.eq(self.header.rows), self.launched.blocks.eq(self.header.blocks), self.launched.type.eq(self.header.type),
-            self.launched.exponent.eq(self.header.exponent), self.launched.base.eq(base), self.launched.emax.eq(emax), self.launched.kind.eq(self.kind),
+            self.launched.rows.eq(self.header.rows), self.launched.blocks.eq(self.header.blocks),
+            self.launched.type.eq(self.header.type), self.launched.exponent.eq(self.header.exponent),
+            self.launched.base.eq(base), self.launched.emax.eq(emax), self.launched.kind.eq(self.kind),
             If(header_seen & self.launched.ready,
                 If(matches, self.launched.start.eq(1), self.accept.eq(1), *then).Else(*fail)),
         ]

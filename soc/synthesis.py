@@ -216,8 +216,7 @@ def _nextpnr():
 def place_and_route(config=CoreConfig(), device="85k", speed=8, seed=1, freq=75):
     """(Fmax in MHz, critical path as lines of text) of the core placed alone; cached like the netlist."""
     source  = netlist(config)
-    options = [f"--{device}", "--speed", str(speed), "--package", "CABGA381", "--seed", str(seed), "--freq", str(freq),
-        "--router", "router2"]   # (The other one takes several times as long.)
+    options = [f"--{device}", "--speed", str(speed), "--package", "CABGA381", "--seed", str(seed), "--freq", str(freq)]
 
     def build(folder):
         shutil.copy(source/f"{TOP}.json", folder)

@@ -99,14 +99,14 @@ def heads_of(kind, n, rng):
 
 @pytest.mark.parametrize("kind, probability, load", (("normal", 1.0, 0.0), ("edges", 0.7, 0.3)))
 def test_layers(kind, probability, load, tmp_path):
-    """A layer of 3 + 3 heads of 32, then one of 1 + 1 heads of 64, or (edges) 4 + 4 of 32, stored where the layout says."""
+    """Layers of 1 + 1 heads of 64 and of 32, or (edges) of 4 + 4 of 32, stored where the layout says."""
     rng, prng = np.random.default_rng(3), random.Random(4)
     bench, vpu, quantise, kv = make()
     x      = heads_of(kind, 8, rng)
     jobs   = [(x, 4, 1, dict(base=0, sbase=0, context=32, position=5))]
     if kind == "normal":
-        jobs = [(x[:6], 3, 1, dict(base=0, sbase=0, context=32, position=5)),
-                (x[:4].reshape(2, 64), 1, 2, dict(base=2048, sbase=32, context=32, position=31))]
+        jobs = [(x[:4].reshape(2, 64), 1, 2, dict(base=2048, sbase=32, context=32, position=31)),
+                (x[6:], 1, 1, dict(base=0, sbase=0, context=32, position=0))]
     pulses = []
     def main():
         for heads, n, blocks, p in jobs:
