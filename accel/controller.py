@@ -64,17 +64,17 @@ class _SerialMultiplier(LiteXModule):
     """a*b by shift and add, one bit of `b` a clock: for addresses that are needed once per token."""
 
     def __init__(self, a_bits, b_bits):
-        self.start, self.done = Signal(), Signal(reset=1)
+        self.start, self.idle = Signal(), Signal()
         self.a, self.b, self.p = Signal(a_bits), Signal(b_bits), Signal(a_bits + b_bits)
 
         # # #
 
         a, b, left = Signal(a_bits + b_bits), Signal(b_bits), Signal(max=b_bits + 1)
-        self.comb += self.done.eq(left == 0)
+        self.comb += self.idle.eq(left == 0)
         self.sync += [
             If(self.start,
                 a.eq(self.a), b.eq(self.b), self.p.eq(0), left.eq(b_bits),
-            ).Elif(~self.done,
+            ).Elif(~self.idle,
                 If(b[0], self.p.eq(self.p + a)), a.eq(a << 1), b.eq(b >> 1), left.eq(left - 1),
             )
         ]
@@ -130,10 +130,11 @@ class LlamaController(LiteXModule):
         self.from_kv = Signal()
         # Block-float converter.
         self.bfp = Record([("clear", 1), ("base", 12), ("done", 1), ("emax", 8)])
-        # One start and one done for each of the rest.
-        for name in ("rope_load", "embed", "norm", "scores", "softmax", "kv_read", "kv_write", "x", "topk"):
+        # Starts and dones of the rest. (The embedding, the norms and the KV read end where their results do: x, bfp, scores.)
+        for name in ("rope_load", "norm", "scores", "softmax", "kv_read", "kv_write", "x", "topk"):
             setattr(self, f"{name}_start", Signal(name=f"{name}_start"))
-            setattr(self, f"{name}_done",  Signal(name=f"{name}_done"))
+        for name in ("rope_load", "scores", "softmax", "x", "topk"):
+            setattr(self, f"{name}_done", Signal(name=f"{name}_done"))
         self.kv_read_values = Signal()             # kv_read of values, else of keys.
         self.k_done, self.v_done = Signal(), Signal()
 
@@ -222,7 +223,7 @@ class LlamaController(LiteXModule):
         settle = Signal(3)
         act("MULTIPLY", stage("prepare"),
             If(self.over_limit, NextValue(self.error, ERROR_LIMIT), NextState("FINISH")).Elif(
-                embed_product.done & pos_product.done,
+                embed_product.idle & pos_product.idle,
                 NextValue(settle, settle + 1), If(settle == 7, NextState("REQUEST_ROPE"))))
         for state, address, units, following in (
             ("REQUEST_ROPE",      dims.rope_base + (pos_product.p << 2), dims.head_blocks << 2, "REQUEST_EMBEDDING"),
@@ -235,7 +236,7 @@ class LlamaController(LiteXModule):
         act("LOAD_ROPE", stage("prepare"), self.job.eq(JOB_VECTOR), self.vector_blocks.eq(dims.head_blocks),
             self.accept.eq(1), self.rope_load_start.eq(1), NextState("WAIT_ROPE"))
         act("WAIT_ROPE", stage("prepare"), If(self.rope_load_done, NextState("EMBED")))
-        act("EMBED", stage("embedding"), self.job.eq(JOB_ROW), self.accept.eq(1), self.embed_start.eq(1),
+        act("EMBED", stage("embedding"), self.job.eq(JOB_ROW), self.accept.eq(1),
             self.x_start.eq(1), NextState("WAIT_EMBED"))
         act("WAIT_EMBED", stage("embedding"), If(self.x_done, NextState("START_NORM")))
 

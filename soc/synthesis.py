@@ -5,9 +5,9 @@
     python3 -m litellama.soc.synthesis --pnr           and the clock that nextpnr-ecp5 reaches; fails below --freq
 
 What is synthesised is the whole core: its registers on a CSR bus, the debug window on a Wishbone bus, the DRAM ports and the
-interrupt. A register stands at each of these signals, so that paths from and to the rest of a SoC end at the core's border;
-place and route runs out of context, without pins. The rest of a SoC shares the chip in a real build, so a board's own report
-is what counts for that board.
+interrupt. A register stands at each of these signals, so that paths from and to the rest of a SoC end at the core's border,
+and a pin behind each register, wherever the placer likes it. The rest of a SoC shares the chip in a real build, so a board's
+own report is what counts for that board.
 
 LUTs are counted as nextpnr counts them: LUT4, two per CCU2C (carry), six per TRELLIS_DPR16X4 (distributed RAM: four, and two
 for its write port).
@@ -29,6 +29,7 @@ from .cache import cached, digest
 
 TOP       = "llama"
 PORT_BITS = 128          # Of a native DRAM port: DDR3 of 16 bits.
+PACKAGE   = "CABGA756"   # Enough pins for every border signal: with pins the clock gets its global network.
 TRUE_DUAL = "llama_keys", "llama_values"
 TIMEOUT   = 900          # Seconds for yosys: a memory that explodes into flip-flops takes for ever.
 SCRIPT    = f"""read_verilog -defer {TOP}.v
@@ -216,12 +217,12 @@ def _nextpnr():
 def place_and_route(config=CoreConfig(), device="85k", speed=8, seed=1, freq=75):
     """(Fmax in MHz, critical path as lines of text) of the core placed alone; cached like the netlist."""
     source  = netlist(config)
-    options = [f"--{device}", "--speed", str(speed), "--package", "CABGA381", "--seed", str(seed), "--freq", str(freq)]
+    options = [f"--{device}", "--speed", str(speed), "--package", PACKAGE, "--seed", str(seed), "--freq", str(freq)]
 
     def build(folder):
         shutil.copy(source/f"{TOP}.json", folder)
-        _run([_nextpnr(), *options, "--json", f"{TOP}.json", "--report", "report.json", "--out-of-context",
-            "--timing-allow-fail"], folder, "nextpnr.log")
+        _run([_nextpnr(), *options, "--json", f"{TOP}.json", "--report", "report.json",
+            "--lpf-allow-unconstrained", "--timing-allow-fail"], folder, "nextpnr.log")
         os.unlink(folder/f"{TOP}.json")
     folder = cached("pnr", digest(source.name, *options), build)
     report = json.loads((folder/"report.json").read_text())
@@ -242,7 +243,7 @@ def main(arguments=None):
     parser.add_argument("--pnr",    action="store_true", help="place and route, too")
     parser.add_argument("--seed",   type=int, default=1)
     parser.add_argument("--speed",  type=int, default=8, choices=(6, 7, 8), help="speed grade")
-    parser.add_argument("--device", default="85k", choices=("25k", "45k", "85k", "um-45k", "um-85k", "um5g-45k", "um5g-85k"))
+    parser.add_argument("--device", default="85k", choices=("85k", "um-85k", "um5g-85k"))
     parser.add_argument("--freq",   type=float, default=75, help="MHz that are asked for")
     parser.add_argument("--json",   action="store_true")
     args   = parser.parse_args(arguments)

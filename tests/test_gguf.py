@@ -75,7 +75,8 @@ def test_gguf_other_block_types(tmp_path, type, stored, worst):
     model, notes = load_model(path)
     assert len(notes) == 1 and f"8 matrices {type.lower()} to {stored}, worst error" in notes[0]
     tensor, layer = random_tensors(config, 0), model.layers[0]
-    for kind, got in (("wq", layer.wq.dequantise()), ("w3", layer.w13.dequantise()[1::2]), ("embedding", model.classifier.dequantise())):
+    for kind, got in (("wq", layer.wq.dequantise()), ("w3", layer.w13.dequantise()[1::2]),
+            ("embedding", model.classifier.dequantise())):
         source = gguf.quants.dequantize(raw_tensor(tensor(kind, 0), GGML[type]), GGML[type])
         error  = np.sqrt(np.square(got - source).sum()/np.square(source).sum())
         assert error <= worst and (error > 0) == (worst > 0)

@@ -178,7 +178,8 @@ def read_rope(g, config):
     """RoPE table of an opened GGUF file."""
     get   = lambda key, kind, default: _field(g, "llama.rope." + key, kind, default)
     kind  = get("scaling.type", str, "none")
-    check(kind in ("none", "linear", "yarn"), f"RoPE scaling {kind[:40]!r} is not supported, only none, linear, yarn and tables are")
+    check(kind in ("none", "linear", "yarn"),
+        f"RoPE scaling {kind[:40]!r} is not supported, only none, linear, yarn and tables are")
     factor = get("scaling.factor", float, get("scale_linear", float, 1.0))   # The second is the older name.
     if kind == "none" and "llama.rope.scale_linear" in g.fields:
         kind = "linear"

@@ -7,8 +7,6 @@ permuted: scores do not change. Names of files and keys: https://huggingface.co/
 
 import os
 
-import numpy as np
-
 from ...accel.config import ModelConfig, check
 from .pad import Builder, tensor_shapes
 from .rope import Scaling, scaled_table
@@ -37,7 +35,8 @@ def get(d, key, kind, default=_REQUIRED, where="config.json"):
 def read_config(d, context_max):
     """(ModelConfig, notes) of the object in config.json."""
     kind = get(d, "model_type", str)
-    check(kind in ("llama", "mistral"), f"model_type is {kind[:40]!r}, only llama (and mistral without a sliding window) is supported")
+    check(kind in ("llama", "mistral"),
+        f"model_type is {kind[:40]!r}, only llama (and mistral without a sliding window) is supported")
     check(get(d, "hidden_act", str, "silu") == "silu", f"hidden_act is {d.get('hidden_act')!r}, only silu is supported")
     check(d.get("quantization_config") is None, "its weights are quantised: take the model in its original precision")
     dim, heads = get(d, "hidden_size", int), get(d, "num_attention_heads", int)

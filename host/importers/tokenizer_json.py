@@ -13,7 +13,8 @@ from .safetensors_file import read_json
 SIZE_MAX = 1 << 27   # Bytes of a tokenizer.json.
 PROBES   = ("Hello, world!", "The quick brown fox can't jump over 12345 lazy dogs; it's 3.14 o'clock, isn't it?", "a  b   c",
     "def f(x):\n    return x + 1\n\n\n# done\t", "a")
-UNUSUAL  = (" starts with a space", "na\u00efve caf\u00e9", "\u65e5\u672c\u8a9e\u306e\u6587\u7ae0\u3002", "\U0001F600\U0001F680 \u0661\u0662", "e\u0301\r\n")
+UNUSUAL  = (" starts with a space", "na\u00efve caf\u00e9", "\u65e5\u672c\u8a9e\u306e\u6587\u7ae0\u3002", "\U0001F600\U0001F680 \u0661\u0662",
+    "e\u0301\r\n")
 
 
 def _parts(step, key):
