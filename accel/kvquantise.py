@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """New keys and values to int8."""
 
-from migen import *
-from migen.genlib.fsm import FSM, NextState, NextValue
-from migen.fhdl.specials import READ_FIRST
-
 import numpy as np
+
+from migen import *
+from migen.fhdl.specials import READ_FIRST
+from migen.genlib.fsm import FSM, NextState, NextValue
 
 from litex.gen import LiteXModule
 from litex.soc.interconnect import stream

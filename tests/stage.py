@@ -7,8 +7,6 @@ outputs are combinational copies that show from the fourth clock on.
 
 import itertools
 
-import numpy as np
-
 from migen import Cat, If, Signal
 
 from litex.gen import LiteXModule
@@ -24,11 +22,6 @@ def f32_bits(x):
     return [int(b) for b in numerics.bits(x).reshape(-1)]
 
 
-def f32(bits):
-    """float32 array of a list of bits."""
-    return np.array(bits, np.uint32).view(np.float32)
-
-
 class Bench(LiteXModule):
     """Stages that share a vector unit and a function table, as far as they have a `vpu`, `result`, `function` endpoint.
 
@@ -36,8 +29,7 @@ class Bench(LiteXModule):
     inputs, outputs: signals that the test drives, and that Verilog is compared on.
     """
     def __init__(self, stages, inputs, outputs, modules=()):
-        self.inputs, self.busy_vpu, self.busy_function = inputs, Signal(), Signal()
-        self.stages, self.more = stages, modules
+        self.busy_vpu, self.busy_function = Signal(), Signal()
         for module in (*stages, *modules):
             self.submodules += module
         vpus      = [s.vpu      for s in stages if hasattr(s, "vpu")]
