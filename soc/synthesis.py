@@ -5,9 +5,9 @@
     python3 -m litellama.soc.synthesis --pnr           and the clock that nextpnr-ecp5 reaches; fails below --freq
 
 What is synthesised is the whole core: its registers on a CSR bus, the debug window on a Wishbone bus, the DRAM ports and the
-interrupt. A register stands at each of these signals, so that paths from and to the rest of a SoC end at the core's border;
-place and route runs out of context, without pins. The rest of a SoC shares the chip in a real build, so a board's own report
-is what counts for that board.
+interrupt. A register stands at each of these signals, so that paths from and to the rest of a SoC end at the core's border,
+and a pin behind each register, wherever the placer likes it. The rest of a SoC shares the chip in a real build, so a board's
+own report is what counts for that board.
 
 LUTs are counted as nextpnr counts them: LUT4, two per CCU2C (carry), six per TRELLIS_DPR16X4 (distributed RAM: four, and two
 for its write port).
@@ -29,7 +29,7 @@ from .cache import cached, digest
 
 TOP       = "llama"
 PORT_BITS = 128          # Of a native DRAM port: DDR3 of 16 bits.
-PACKAGE   = "CABGA756"
+PACKAGE   = "CABGA756"   # Enough pins for every border signal: with pins the clock gets its global network.
 TRUE_DUAL = "llama_keys", "llama_values"
 TIMEOUT   = 900          # Seconds for yosys: a memory that explodes into flip-flops takes for ever.
 SCRIPT    = f"""read_verilog -defer {TOP}.v
@@ -92,7 +92,7 @@ def emit(config):
     from litex.gen import LiteXModule
     from litex.gen.fhdl.verilog import convert
     from litex.soc.interconnect import csr_bus
-    from migen import ClockDomain, Instance, Signal
+    from migen import ClockDomain, Signal
     from ..accel.core import LlamaCore
 
     top   = LiteXModule()
@@ -101,10 +101,7 @@ def emit(config):
     csr      = csr_bus.Interface(data_width=32, address_width=14)
     top.bank = csr_bus.CSRBank(core.get_csrs(), bus=csr)
     top.cd_sys = clock = ClockDomain("sys")
-    # Out of context nextpnr promotes no clock to the global network: put it there by hand.
-    pin = Signal(name_override="clock_in")
-    top.specials += Instance("DCCA", i_CLKI=pin, i_CE=1, o_CLKO=clock.clk)
-    ios           = {pin, clock.rst}
+    ios        = {clock.clk, clock.rst}
 
     def border(prefix, inputs=(), outputs=()):
         """A register and a port for each signal."""
@@ -225,7 +222,7 @@ def place_and_route(config=CoreConfig(), device="85k", speed=8, seed=1, freq=75)
     def build(folder):
         shutil.copy(source/f"{TOP}.json", folder)
         _run([_nextpnr(), *options, "--json", f"{TOP}.json", "--report", "report.json",
-            "--out-of-context", "--timing-allow-fail"], folder, "nextpnr.log")
+            "--lpf-allow-unconstrained", "--timing-allow-fail"], folder, "nextpnr.log")
         os.unlink(folder/f"{TOP}.json")
     folder = cached("pnr", digest(source.name, *options), build)
     report = json.loads((folder/"report.json").read_text())
