@@ -2,6 +2,7 @@
 """Describes a model in lines of text: dimensions, types, sizes, tokenizer, and an image's sections."""
 
 from collections import Counter
+import os
 
 from ..accel import image
 from .importers import load_model
@@ -21,10 +22,12 @@ def describe(path):
     model, notes = load_model(path)
     c, t   = model.config, Tokenizer.from_bytes(model.tokenizer)
     types  = Counter((kind, image.TYPE_NAMES[w.type]) for kind, _, w in matrices(model))
-    with open(path, "rb") as f:
-        is_image = f.read(len(image.MAGIC)) == image.MAGIC
-        f.seek(0)
-        data = f.read() if is_image else image.write_image(model)
+    data   = b""
+    if not os.path.isdir(path):   # A Hugging Face folder is no image.
+        with open(path, "rb") as f:
+            data = f.read()
+    is_image = data.startswith(image.MAGIC)
+    data     = data if is_image else image.write_image(model)
     h     = image.read_header(data)
     lines = [f"name        {model.meta.get('name') or '(none)'}",
         f"dimensions  dim {c.dim}, hidden {c.hidden}, {c.n_layers} layers, "

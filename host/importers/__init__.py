@@ -49,6 +49,7 @@ def load_model(path, tokenizer=None, type=None):
     "q4_1": all matrices in this type; "keep" or None: quantised ones stay as they are, floats become Q8_0. notes: what was
     changed, and with what error (list of str). ValueError, naming the file, if anything is wrong with it.
     """
+    path = os.fspath(path)
     check(type is None or type == "keep" or type in TYPES, f"type is {type!r}, must be keep, {', '.join(TYPES)}")
     data = None if os.path.isdir(path) else _map(path)
     try:
