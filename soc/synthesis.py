@@ -5,9 +5,9 @@
     python3 -m litellama.soc.synthesis --pnr           and the clock that nextpnr-ecp5 reaches; fails below --freq
 
 What is synthesised is the whole core: its registers on a CSR bus, the debug window on a Wishbone bus, the DRAM ports and the
-interrupt. A register stands at each of these signals, so that paths from and to the rest of a SoC end at the core's border,
-and a pin behind each register, wherever the placer likes it. The rest of a SoC shares the chip in a real build, so a board's
-own report is what counts for that board.
+interrupt. A register stands at each of these signals, so that paths from and to the rest of a SoC end at the core's border; the
+registers hang on a chain with one pin at each end, so that pins pull nothing apart. The rest of a SoC shares the chip in a real
+build, so a board's own report is what counts for that board.
 
 LUTs are counted as nextpnr counts them: LUT4, two per CCU2C (carry), six per TRELLIS_DPR16X4 (distributed RAM: four, and two
 for its write port).
@@ -16,7 +16,9 @@ for its write port).
 import argparse
 from collections import Counter
 from dataclasses import dataclass, fields
+from functools import reduce
 import json
+from operator import xor
 import os
 from pathlib import Path
 import re
@@ -29,7 +31,7 @@ from .cache import cached, digest
 
 TOP       = "llama"
 PORT_BITS = 128          # Of a native DRAM port: DDR3 of 16 bits.
-PACKAGE   = "CABGA756"   # Enough pins for every border signal: with pins the clock gets its global network.
+PACKAGE   = "CABGA381"
 TRUE_DUAL = "llama_keys", "llama_values"
 TIMEOUT   = 900          # Seconds for yosys: a memory that explodes into flip-flops takes for ever.
 SCRIPT    = f"""read_verilog -defer {TOP}.v
@@ -92,7 +94,7 @@ def emit(config):
     from litex.gen import LiteXModule
     from litex.gen.fhdl.verilog import convert
     from litex.soc.interconnect import csr_bus
-    from migen import ClockDomain, Signal
+    from migen import Cat, ClockDomain, Signal
     from ..accel.core import LlamaCore
 
     top   = LiteXModule()
@@ -101,25 +103,33 @@ def emit(config):
     csr      = csr_bus.Interface(data_width=32, address_width=14)
     top.bank = csr_bus.CSRBank(core.get_csrs(), bus=csr)
     top.cd_sys = clock = ClockDomain("sys")
-    ios        = {clock.clk, clock.rst}
+    scan_in, scan_out = Signal(name_override="scan_in"), Signal(name_override="scan_out")
+    driven, read      = [], []
 
-    def border(prefix, inputs=(), outputs=()):
-        """A register and a port for each signal."""
-        for signals, is_input in ((inputs, True), (outputs, False)):
-            for name, signal in dict(signals).items():
-                io = Signal(len(signal), name_override=f"{prefix}_{name}")
-                ios.add(io)
-                top.sync += signal.eq(io) if is_input else io.eq(signal)
+    def border(inputs=(), outputs=()):
+        """A register for each bit: inputs make a shift register, outputs are folded into one bit below."""
+        for signal in inputs:
+            register  = Signal(len(signal))
+            top.sync += register.eq(Cat(driven[-1] if driven else scan_in, register))
+            top.comb += signal.eq(register)
+            driven.append(register[-1])
+        for signal in outputs:
+            register  = Signal(len(signal))
+            top.sync += register.eq(signal)
+            read.extend(register[i] for i in range(len(signal)))
 
-    for i, port in enumerate(ports):
-        border(f"port{i}",
-            inputs  = dict(cmd_ready=port.cmd.ready, rdata_valid=port.rdata.valid, rdata_data=port.rdata.data),
-            outputs = dict(cmd_valid=port.cmd.valid, cmd_addr=port.cmd.addr, rdata_ready=port.rdata.ready))
-    border("csr", inputs=dict(adr=csr.adr, we=csr.we, re=csr.re, dat_w=csr.dat_w), outputs=dict(dat_r=csr.dat_r))
-    border("debug", inputs=dict(adr=core.bus.adr, cyc=core.bus.cyc, stb=core.bus.stb),
-        outputs=dict(ack=core.bus.ack, dat_r=core.bus.dat_r))
-    border("irq", outputs=dict(irq=core.ev.irq))
-    emitted = convert(top, ios=ios, name=TOP)
+    for port in ports:
+        border(inputs=(port.cmd.ready, port.rdata.valid, port.rdata.data), outputs=(port.cmd.valid, port.cmd.addr, port.rdata.ready))
+    border(inputs=(csr.adr, csr.we, csr.re, csr.dat_w), outputs=(csr.dat_r,))
+    border(inputs=(core.bus.adr, core.bus.cyc, core.bus.stb), outputs=(core.bus.ack, core.bus.dat_r))
+    border(outputs=(core.ev.irq,))
+    while len(read) > 1:
+        folded = [Signal() for _ in range(0, len(read), 4)]
+        for k, bit in enumerate(folded):
+            top.sync += bit.eq(reduce(xor, read[4*k:4*k + 4]))
+        read = folded
+    top.comb += scan_out.eq(read[0])
+    emitted   = convert(top, ios={clock.clk, clock.rst, scan_in, scan_out}, name=TOP)
     return {f"{TOP}.v": emitted.main_source, **emitted.data_files}
 
 
