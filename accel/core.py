@@ -8,7 +8,7 @@ from migen import *
 
 from litex.gen import LiteXModule
 from litex.soc.interconnect import stream
-from litex.soc.interconnect.csr import CSR, CSRField, CSRStatus, CSRStorage
+from litex.soc.interconnect.csr import CSRField, CSRStatus, CSRStorage
 from litex.soc.interconnect.csr_eventmanager import EventManager, EventSourcePulse
 
 from . import image
@@ -30,7 +30,7 @@ from .stream import LlamaStreamReader
 from .swiglu import LlamaSwiGLU
 from .topk import LlamaTopK
 from .unpack import LlamaUnpack
-from .vector import (DEST_ACT, DEST_KVBUF, DEST_KVQ, DEST_SCALAR, DEST_SCORE, DEST_X, KIND_SCORE, KIND_VALUE, LlamaVPU)
+from .vector import DEST_ACT, KIND_SCORE, KIND_VALUE, LlamaVPU
 
 VERSION = 1   # Of the register interface.
 

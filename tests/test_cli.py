@@ -17,7 +17,6 @@ from litellama.host import chat, cli
 from litellama.host.devices.base import Device, DeviceError, Result, Timings
 from litellama.host.devices.float_model import FloatDevice
 from litellama.host.devices.reference import ReferenceDevice
-from litellama.host.importers import default_path
 from litellama.host.random_model import llama2c_bytes, odd_configs, random_model
 from litellama.host.sampler import SamplerParams
 from litellama.host.score import score_text
@@ -27,7 +26,6 @@ from litellama.host.tokenizer import Tokenizer
 CONFIG   = ModelConfig(64, 96, 2, 2, 1, 32, 400, 96)
 TEMPLATE = ("{% for m in messages %}{{ '<s>' + m['role'] + '\n' + m['content'] | trim + '</s>' + '\n' }}{% endfor %}"
             "{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% endif %}")
-needs_default = pytest.mark.skipif(not os.path.exists(default_path()), reason="no default model yet")
 
 
 def chat_model(**change):
@@ -329,7 +327,6 @@ def test_terminal_output_has_no_control_characters(monkeypatch):
     assert out.getvalue() == "a[2Jb\n\tc日😀"
 
 
-@needs_default
 def test_default_model_answers(litellama):
     status, out, _ = litellama("run", "Hello!", "--chat", "--device", "reference")
     assert status == 0 and len(out.split()) >= 2

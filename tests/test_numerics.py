@@ -5,7 +5,6 @@ costs.
 Usage: `python tests/test_numerics.py` prints the figures of accel/README.md.
 """
 
-import os
 
 import numpy as np
 import pytest
@@ -45,7 +44,6 @@ def compare(model, tokens):
     return {d: distance(s) for d, s in scores.items()}, f
 
 
-@pytest.mark.skipif(not os.path.exists(default_path()), reason="no default model yet")
 def test_published_bounds_on_the_default_model():
     model, _ = load_model(default_path())
     result, _ = compare(model, scored_tokens(model))
