@@ -22,8 +22,8 @@ from litellama.host import corpus
 MODEL = os.path.join(os.path.dirname(corpus.__file__), "models", "litellama-default.gguf")
 
 # Share of each group of corpus.HELD_OUT that has to be answered right.
-RATES = {"capitals": 0.80, "facts": 0.85, "sums": 0.45, "memory": 0.64, "not told": 0.90, "identity": 0.50, "refusals": 0.72,
-         "stories": 0.80}
+RATES = {"capitals": 0.87, "facts": 0.95, "sums": 0.80, "memory": 0.94, "not told": 0.95, "identity": 0.50, "refusals": 0.85,
+         "stories": 0.90}
 
 
 class Model:
