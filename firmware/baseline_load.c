@@ -170,7 +170,7 @@ static void load_all(struct arena *a, struct baseline *b, void (*progress)(uint3
 
 uint32_t baseline_load(struct baseline *b, void (*progress)(uint32_t done, uint32_t total))
 {
-	uint32_t     first = (LLAMA_IMAGE_OFFSET + model->image_bytes + ALIGN - 1)/ALIGN*ALIGN, room = MAIN_RAM_SIZE - first;
+	uint32_t     first = (image_free + ALIGN - 1)/ALIGN*ALIGN, room = MAIN_RAM_SIZE - first;
 	struct arena a     = {first, 1};
 
 	load_all(&a, b, NULL);

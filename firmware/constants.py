@@ -5,7 +5,7 @@
 32-bit words (`u64`: two words, low word first) unless the README says otherwise.
 """
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 # Framing --------------------------------------------------------------------------------------------
 
@@ -17,8 +17,9 @@ RING_BYTES     = 4096   # Firmware's receive ring, and its send ring: a power of
 FRAME_TIMEOUTS = 20     # A frame that stands still for 1/20 s of the device's clock is given up.
 
 # Frame types: an answer is its request's type + ANSWER, or ERROR. TOKEN and PROGRESS come before the answer.
-HELLO, RESET, PREFILL, GENERATE, ABORT, STATS, PEEK, LOAD, VERIFY, BASELINE, RECALL = REQUESTS = range(1, 12)
-REQUEST_NAMES = ("HELLO", "RESET", "PREFILL", "GENERATE", "ABORT", "STATS", "PEEK", "LOAD", "VERIFY", "BASELINE", "RECALL")
+HELLO, RESET, PREFILL, GENERATE, ABORT, STATS, PEEK, LOAD, VERIFY, BASELINE, RECALL, PROBE = REQUESTS = range(1, 13)
+REQUEST_NAMES = ("HELLO", "RESET", "PREFILL", "GENERATE", "ABORT", "STATS", "PEEK", "LOAD", "VERIFY", "BASELINE", "RECALL",
+    "PROBE")
 TOKEN, PROGRESS = 0x40, 0x41
 ANSWER          = 0x80
 ERROR           = 0xFF
@@ -33,8 +34,9 @@ HELLO_FIELDS = ("protocol", "core_version", "clock_hz", "port_bytes", "main_ram_
     *MODEL_FIELDS, "context", "position")   # Then the model's name, UTF-8, up to NAME_MAX bytes.
 NAME_MAX     = 64
 
-GENERATE_FIELDS = ("position", "max_tokens", "inv_temperature", "top_k", "top_p_q16", "seed_low", "seed_high", "n_stop",
-    "n_tokens")                             # Then n_stop stop ids, then n_tokens token ids.
+GENERATE_FIELDS = ("position", "max_tokens", "inv_temperature", "top_k", "top_p_q16", "min_p_q16", "repeat_penalty_q16",
+    "repeat_last_n", "seed_low", "seed_high", "n_stop", "n_recent", "n_tokens")
+                                            # Then n_stop stop ids, n_recent ids of the tokens before, n_tokens token ids.
 PREFILL_FIELDS  = ("position", "n_tokens")  # Then n_tokens token ids.
 TOKEN_FIELDS    = ("index", "id", "logit", "cycles")
 N_COUNTERS      = 16
@@ -43,17 +45,21 @@ DONE_FIELDS     = ("reason", "position", "n_prompt", "n_tokens", "prompt_cycles_
 STATS_FIELDS    = ("position", "passes", "bad_frames", "dropped_bytes", "overruns", "cycles_low", "cycles_high",
     *(f"counter_{i}" for i in range(N_COUNTERS)))
 BASELINE_FIELDS = ("token", "logit_q16", "cycles_low", "cycles_high", "setup_cycles_low", "setup_cycles_high", "memory_bytes")
-PROGRESS_FIELDS = ("done", "total")
+PROBE_FIELDS    = ("cycles", *(f"counter_{i}" for i in range(N_COUNTERS)))
+PROGRESS_FIELDS = ("done", "total", "layer", "layers")   # layers is 0 where there is no pass.
 ERROR_FIELDS    = ("number", "value", "limit")
 
 REASON_STOP, REASON_LENGTH, REASON_ABORT = REASONS = range(1, 4)
 REGION_MAIN_RAM, REGION_DEBUG            = 0, 1
 PEEK_WORDS                               = 128     # Most words of one PEEK.
 STOP_MAX                                 = 16      # Most stop ids of one GENERATE.
-TOKENS_MAX                               = (PAYLOAD_MAX - 4*len(GENERATE_FIELDS))//4 - STOP_MAX   # Of one PREFILL or GENERATE.
+REPEAT_LAST_MAX                          = 64      # Most tokens that the repetition penalty looks back at.
+TOKENS_MAX                               = PAYLOAD_MAX//4 - len(GENERATE_FIELDS) - STOP_MAX - REPEAT_LAST_MAX   # Of one request.
 RECALL_TOKENS                            = 1024    # Tokens of the last GENERATE that can be asked for again.
 GREEDY                                   = 0xFFFFFFFF
 INV_TEMPERATURE_MAX                      = 1 << 26
+REPEAT_PENALTY_MAX                       = 10 << 16      # Q16; the least is 1 << 16, which penalises nothing.
+PROGRESS_CYCLES                          = 1_000_000     # At least, from one PROGRESS of a PREFILL or GENERATE to the next.
 
 # Errors ---------------------------------------------------------------------------------------------
 # Name: (number, text). {value} is what was found, {limit} what is allowed or expected.
@@ -100,18 +106,23 @@ ERRORS = {
     "STREAM":         (40, "weight stream has the wrong matrix header at byte {value}: word {limit} of it differs"),
     "STREAM_BYTES":   (41, "weight stream has {value} bytes, its matrices give {limit}"),
     "LAYERS_BYTES":   (42, "image states layers of {value} bytes, its matrices give {limit}"),
+    "PIECE_BYTES":    (44, "image states a piece of {value} bytes of the weight stream, its matrices give {limit}"),
     "EMBEDDING":      (43, "image states its embedding at byte {value}, it is at {limit} or has another type or shape"),
+    "LAYERS":         (45, "{value} layers were asked for, must be 1 to {limit}, with candidates all of them"),
     "MAX_DIM":        (50, "model's dim (padded) is {value}, this core is built for at most {limit}"),
     "MAX_HIDDEN":     (51, "model's hidden (padded) is {value}, this core is built for at most {limit}"),
     "MAX_HEADS_DIM":  (52, "model's heads*head_dim is {value}, this core is built for at most {limit}"),
     "MAX_HEAD_DIM":   (53, "model's head_dim (padded) is {value}, this core is built for at most {limit}"),
-    "KV_BYTES":       (54, "model needs {value} bytes of keys for a block of positions, this core holds {limit}"),
-    "KV_SCALES":      (55, "model needs {value} scales of keys for a block of positions, this core holds {limit}"),
+    "KV_BYTES":       (54, "model needs {value} bytes of DRAM for the keys and values of 32 positions, there are {limit} left"),
     "CORE_STREAM":    (60, "the core's weight stream is out of step at position {value}: error {limit}"),
     "CORE_DIMENSION": (61, "the core refused the model's dimensions at position {value}: error {limit}"),
     "CORE_TIMEOUT":   (62, "the core did not finish position {value} within {limit} thousand cycles"),
     "CORE_TOPK":      (63, "the core returned {value} candidates, {limit} were expected"),
     "MEMORY":         (64, "the plain C decoder needs {value} bytes of DRAM behind the image, there are {limit}"),
+    "MIN_P":          (70, "min-p is {value}/65536, must be 0 to {limit}/65536"),
+    "REPEAT_PENALTY": (71, "repeat penalty is {value}/65536, must be 65536/65536 to {limit}/65536"),
+    "REPEAT_LAST_N":  (72, "repeat-last-n is {value}, must be 0 to {limit}"),
+    "N_RECENT":       (73, "request has {value} recent tokens, may have {limit}"),
 }
 
 

@@ -16,7 +16,8 @@
 
 const struct image_header *model;
 struct wire_error          image_error;
-uint32_t                   image_crc, image_sections_checked, image_context;
+uint32_t                   image_crc, image_sections_checked, image_context, image_free;
+struct image_cache         image_cache;
 
 const uint8_t *image_at(uint32_t offset)
 {
@@ -127,22 +128,33 @@ static uint32_t check_dimensions(void)
 static uint32_t check_core(void)
 {
 	const struct image_header *h = header();
-	uint32_t                   e, kv_heads = h->n_layers*h->n_kv_heads, bytes = kv_heads*h->head_blocks*BLOCK, positions;
+	uint32_t                   e, kv_heads = h->n_layers*h->n_kv_heads, head_bytes = h->head_blocks*BLOCK;
+	uint32_t                   positions = h->context < LLAMA_MAX_CONTEXT ? h->context : LLAMA_MAX_CONTEXT;
+	uint32_t                   rows = blocks_of(positions)*BLOCK, base, room, keys, scales;
+	uint64_t                   block_bytes = (uint64_t)2*BLOCK*kv_heads*(head_bytes + 2);
 
 	if ((e = within(ERROR_MAX_DIM, h->dim_blocks*BLOCK, 0, LLAMA_MAX_DIM)) ||
 	    (e = within(ERROR_MAX_HIDDEN, h->hidden_blocks*BLOCK, 0, LLAMA_MAX_HIDDEN)) ||
 	    (e = within(ERROR_MAX_HEADS_DIM, h->n_heads*h->head_blocks*BLOCK, 0, LLAMA_MAX_HEADS_DIM)) ||
-	    (e = within(ERROR_MAX_HEAD_DIM, h->head_blocks*BLOCK, 0, LLAMA_MAX_HEAD_DIM)) ||
-	    (e = within(ERROR_KV_BYTES, bytes*BLOCK, 0, LLAMA_KV_BYTES)) ||
-	    (e = within(ERROR_KV_SCALES, kv_heads*BLOCK, 0, LLAMA_KV_SCALES)))
+	    (e = within(ERROR_MAX_HEAD_DIM, head_bytes, 0, LLAMA_MAX_HEAD_DIM)))
 		return e;
-	positions = LLAMA_MAX_CONTEXT;
-	if (positions > LLAMA_KV_BYTES/bytes)
-		positions = LLAMA_KV_BYTES/bytes;
-	if (positions > LLAMA_KV_SCALES/kv_heads)
-		positions = LLAMA_KV_SCALES/kv_heads;
-	positions    -= positions % BLOCK;
-	image_context = positions < h->context ? positions : h->context;
+	image_cache.on_chip = (uint64_t)kv_heads*rows*head_bytes <= LLAMA_KV_BYTES && (uint64_t)kv_heads*rows <= LLAMA_KV_SCALES;
+	base = image_free = LLAMA_IMAGE_OFFSET + (h->image_bytes + SECTION_ALIGN - 1)/SECTION_ALIGN*SECTION_ALIGN;
+	if (!image_cache.on_chip) {
+		room = base < MAIN_RAM_SIZE ? MAIN_RAM_SIZE - base : 0;
+		if (block_bytes > room)
+			return fail(ERROR_KV_BYTES, block_bytes, room);
+		if (rows > room/block_bytes*BLOCK)
+			rows = room/block_bytes*BLOCK;
+		keys   = kv_heads*rows*head_bytes;
+		scales = kv_heads*rows*2;
+		image_cache.keys         = base;
+		image_cache.values       = base + keys;
+		image_cache.key_scales   = base + 2*keys;
+		image_cache.value_scales = base + 2*keys + scales;
+		image_free               = base + 2*(keys + scales);
+	}
+	image_context = positions < rows ? positions : rows;
 	return 0;
 }
 
@@ -184,15 +196,26 @@ static uint32_t check_stream(void)
 	struct walk                 w = {image_at(s->offset), s->length, 0};
 	uint32_t                    e, kv = h->n_kv_heads*h->head_blocks, q = h->n_heads*h->head_blocks;
 	uint32_t                    dim = h->dim_blocks, hidden = h->hidden_blocks, embedding;
+	uint32_t                    begin = 0, piece = h->first_bytes;   // Of the stream: see accel.image.pack_stream.
 
 	if (h->stream_offset != s->offset || h->stream_bytes != s->length)
 		return fail(ERROR_STREAM_BYTES, h->stream_bytes, s->length);
-	for (uint32_t i = 0; i < h->n_layers; i++)
+	for (uint32_t i = 0; i < h->n_layers; i++) {
+		const struct matrix_header *norm = (const struct matrix_header *)(w.data + w.offset);
+
 		if ((e = step(&w, KIND_NORM1, i, 1, dim)) || (e = step(&w, KIND_WK, i, kv*BLOCK, dim)) ||
-		    (e = step(&w, KIND_WV, i, kv*BLOCK, dim)) || (e = step(&w, KIND_WQ, i, q*BLOCK, dim)) ||
-		    (e = step(&w, KIND_WO, i, dim*BLOCK, q)) || (e = step(&w, KIND_NORM2, i, 1, dim)) ||
+		    (e = step(&w, KIND_WV, i, kv*BLOCK, dim)) || (e = step(&w, KIND_WQ, i, q*BLOCK, dim)))
+			return e;
+		if (w.offset - begin != piece)
+			return fail(ERROR_PIECE_BYTES, piece, w.offset - begin);
+		begin = w.offset;
+		piece = norm->piece*UNIT_BYTES;
+		if ((e = step(&w, KIND_WO, i, dim*BLOCK, q)) || (e = step(&w, KIND_NORM2, i, 1, dim)) ||
 		    (e = step(&w, KIND_W13, i, 2*hidden*BLOCK, dim)) || (e = step(&w, KIND_W2, i, dim*BLOCK, hidden)))
 			return e;
+	}
+	if (w.offset - begin != piece)
+		return fail(ERROR_PIECE_BYTES, piece, w.offset - begin);
 	if (h->layers_bytes != w.offset)
 		return fail(ERROR_LAYERS_BYTES, h->layers_bytes, w.offset);
 	if ((e = step(&w, KIND_NORM_FINAL, 0, 1, dim)))

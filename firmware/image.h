@@ -22,6 +22,15 @@ extern uint32_t image_sections_checked;
 // Positions that the core holds for the model (accel.config.CoreConfig.context_of), 0 without a model.
 extern uint32_t image_context;
 
+// Cache of keys and values in DRAM, by byte addresses from the start of DRAM; on chip: on_chip is set, the rest is not.
+struct image_cache {
+	uint32_t on_chip, keys, values, key_scales, value_scales;
+};
+extern struct image_cache image_cache;
+
+// First byte of DRAM that neither image nor cache uses, from the start of DRAM.
+extern uint32_t image_free;
+
 // Check the image and set what is above. Header, section table, dimensions and every matrix header of the stream always, in
 // some 10,000 cycles; with `contents` also the CRC-32 of each section, at about 10 cycles a byte. progress(done, total) is
 // called with bytes now and then. Returns 0 or an error number.
@@ -43,7 +52,8 @@ struct matrix_header {
 	uint16_t layer;
 	uint32_t rows;
 	uint32_t blocks;
-	uint32_t padding[4];
+	uint32_t piece;        // Of norm1, in units: see accel.image.pack_stream.
+	uint32_t padding[3];
 };
 
 // Bytes of the data behind a matrix header.

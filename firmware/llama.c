@@ -69,12 +69,20 @@ void llama_setup(void)
 	llama_vocab_write(model->vocab);
 	llama_context_write(context);
 	llama_kv_stride_write(context*model->head_blocks*BLOCK);
+	llama_kv_dram_write(!image_cache.on_chip);
+	if (!image_cache.on_chip) {
+		llama_k_base_write(image_cache.keys);
+		llama_v_base_write(image_cache.values);
+		llama_k_scale_base_write(image_cache.key_scales);
+		llama_v_scale_base_write(image_cache.value_scales);
+	}
 	llama_inv_dim_write(model->inv_dim);
 	llama_eps_write(model->eps_core);
 	llama_score_scale_write(model->score_scale);
 	llama_stream_base_write(LLAMA_IMAGE_OFFSET + model->stream_offset);
 	llama_embed_base_write(LLAMA_IMAGE_OFFSET + model->embed_offset + UNIT_BYTES);
 	llama_rope_base_write(LLAMA_IMAGE_OFFSET + model->rope_offset);
+	llama_first_bytes_write(model->first_bytes);
 	llama_layers_bytes_write(model->layers_bytes);
 	llama_stream_bytes_write(model->stream_bytes);
 	llama_embed_type_write(model->embed_type);
@@ -103,14 +111,17 @@ static uint32_t broken(uint32_t number, uint32_t limit)
 	return fail(number, position_, limit);
 }
 
-uint32_t llama_wait(void)
+uint32_t llama_wait(void (*waiting)(uint32_t layer))
 {
 	uint32_t status, error;
 
 	for (uint32_t polls = 0; !ready; polls++) {
 		arch_sleep(&ready);
-		if (polls % POLLS_PER_CHECK == POLLS_PER_CHECK - 1 && arch_cycles() > deadline)
+		if (polls % POLLS_PER_CHECK != POLLS_PER_CHECK - 1)
+			continue;
+		if (arch_cycles() > deadline)
 			return broken(ERROR_CORE_TIMEOUT, timeout_cycles/1000);
+		waiting(llama_layer_read());
 	}
 	status = llama_status_read();
 	error  = STATUS_ERROR(status);
@@ -121,6 +132,26 @@ uint32_t llama_wait(void)
 	if (topk_ && llama_topk_count_read() != topk_)
 		return fail(ERROR_CORE_TOPK, llama_topk_count_read(), topk_);
 	return 0;
+}
+
+static void say_nothing(uint32_t layer)
+{
+	(void)layer;
+}
+
+uint32_t llama_probe(uint32_t token, uint32_t position, uint32_t layers, uint32_t topk, uint32_t *cycles)
+{
+	uint64_t start = arch_cycles();
+	uint32_t error;
+
+	llama_layers_write(layers);
+	llama_start(token, position, topk);
+	error   = llama_wait(say_nothing);
+	*cycles = arch_cycles() - start;
+	if (layers != model->n_layers)
+		reset();   // What was read ahead of the layers that did not run.
+	llama_layers_write(model->n_layers);
+	return error;
 }
 
 uint32_t llama_topk_id(uint32_t i)

@@ -14,8 +14,13 @@ void llama_setup(void);
 // Start a pass: `token` at `position`; with `topk` > 0 the classifier runs and keeps that many candidates.
 void llama_start(uint32_t token, uint32_t position, uint32_t topk);
 
-// Sleep until the pass is done; returns 0 or ERROR_CORE_*, after which the core is reset and the position not valid.
-uint32_t llama_wait(void);
+// Sleep until the pass is done, calling waiting(layer) now and then, not in a short pass; layer: the one that it is at. Returns 0
+// or ERROR_CORE_*, after which the core is reset and the position not valid.
+uint32_t llama_wait(void (*waiting)(uint32_t layer));
+
+// One pass of the first `layers` layers alone, with `topk` as above (then all of them): 0 or ERROR_CORE_*. *cycles: from start to
+// the interrupt's end. What the pass left in the core can be read in the debug window.
+uint32_t llama_probe(uint32_t token, uint32_t position, uint32_t layers, uint32_t topk, uint32_t *cycles);
 
 // Candidate `i` of the last pass with topk, best first.
 uint32_t llama_topk_id(uint32_t i);

@@ -20,12 +20,18 @@ static uint8_t    busy_type, busy_sequence;   // The request being served.
 static uint32_t   abort_seen;
 
 // Progress of the request being served, left out while the UART is behind.
-static void send_progress(uint32_t done, uint32_t total)
+static void send_progress(const struct wire_progress *p)
 {
-	struct wire_progress p = {done, total};
-
 	if (serial_idle())
-		protocol_send(FRAME_PROGRESS, busy_sequence, &p, sizeof(p));
+		protocol_send(FRAME_PROGRESS, busy_sequence, p, sizeof(*p));
+}
+
+// The same where no pass runs.
+static void send_part(uint32_t done, uint32_t total)
+{
+	struct wire_progress p = {done, total, 0, 0};
+
+	send_progress(&p);
 }
 
 static void send_token(const struct wire_token *token)
@@ -57,7 +63,7 @@ static const struct listener listener = {send_progress, send_token, poll_abort};
 // Check the image and prepare core and session for it. Returns 0 or an error number.
 static uint32_t take_image(uint32_t contents)
 {
-	uint32_t error = image_check(contents, send_progress);
+	uint32_t error = image_check(contents, send_part);
 
 	session_reset();
 	baseline_reset();
@@ -190,10 +196,14 @@ static uint32_t serve_generate(const struct frame *f)
 		return fail(ERROR_N_STOP, g->n_stop, STOP_MAX);
 	if (g->n_tokens > TOKENS_MAX)
 		return fail(ERROR_N_TOKENS, g->n_tokens, TOKENS_MAX);
-	if (f->length != sizeof(*g) + 4*(g->n_stop + g->n_tokens))
-		return fail(ERROR_LENGTH, f->length, sizeof(*g) + 4*(g->n_stop + g->n_tokens));
+	if (g->n_recent > REPEAT_LAST_MAX)
+		return fail(ERROR_N_RECENT, g->n_recent, REPEAT_LAST_MAX);
+	if (f->length != sizeof(*g) + 4*(g->n_stop + g->n_recent + g->n_tokens))
+		return fail(ERROR_LENGTH, f->length, sizeof(*g) + 4*(g->n_stop + g->n_recent + g->n_tokens));
 	if (g->max_tokens < 1)
 		return fail(ERROR_MAX_TOKENS, g->max_tokens, 1);
+	if (g->repeat_last_n > REPEAT_LAST_MAX)   // Here already, because the recent tokens come next.
+		return fail(ERROR_REPEAT_LAST_N, g->repeat_last_n, REPEAT_LAST_MAX);
 	ids = (const uint32_t *)(g + 1);
 	memset(&run, 0, sizeof(run));
 	run.n_stop     = g->n_stop;
@@ -202,9 +212,15 @@ static uint32_t serve_generate(const struct frame *f)
 	run.sampler.inv_temperature = g->inv_temperature;
 	run.sampler.top_k           = g->top_k;
 	run.sampler.top_p_q16       = g->top_p_q16;
-	sampler_seed(&run.sampler, (uint64_t)g->seed_high << 32 | g->seed_low);
+	run.sampler.min_p_q16       = g->min_p_q16;
+	run.sampler.penalty_q16     = g->repeat_penalty_q16;
+	run.sampler.last_n          = g->repeat_last_n;
+	sampler_start(&run.sampler, (uint64_t)g->seed_high << 32 | g->seed_low);
 	memcpy(run.stop, ids, 4*run.n_stop);
-	memcpy(run.tokens, ids + run.n_stop, 4*run.n_tokens);
+	ids += run.n_stop;
+	for (uint32_t i = 0; i < g->n_recent; i++)
+		sampler_accept(&run.sampler, *ids++);
+	memcpy(run.tokens, ids, 4*run.n_tokens);
 	return serve_run(g->position);
 }
 
@@ -246,6 +262,8 @@ static uint32_t serve_peek(const struct frame *f)
 		return fail(ERROR_REGION, region, REGION_DEBUG);
 	if (n < 1 || n > PEEK_WORDS)
 		return fail(ERROR_PEEK, n, PEEK_WORDS);
+	if (region == REGION_MAIN_RAM)
+		arch_flush();   // Keys and values change behind the CPU's caches.
 	bytes = region == REGION_DEBUG ? arch_debug_bytes() : MAIN_RAM_SIZE;
 	if (offset % 4 || offset >= bytes || 4*n > bytes - offset)
 		return fail(ERROR_ADDRESS, offset, bytes);
@@ -285,6 +303,21 @@ static uint32_t serve_verify(const struct frame *f)
 	return 0;
 }
 
+// Words: token, position, layers, candidates.
+static uint32_t serve_probe(const struct frame *f)
+{
+	struct wire_probe p;
+	const uint32_t   *w = f->payload;
+	uint32_t          error;
+
+	if (f->length != 16)
+		return fail(ERROR_LENGTH, f->length, 16);
+	if ((error = session_probe(w[0], w[1], w[2], w[3], &p)))
+		return error;
+	answer(&p, sizeof(p));
+	return 0;
+}
+
 // Words: token, position.
 static uint32_t serve_baseline(const struct frame *f)
 {
@@ -293,7 +326,7 @@ static uint32_t serve_baseline(const struct frame *f)
 
 	if (f->length != 8)
 		return fail(ERROR_LENGTH, f->length, 8);
-	if ((error = baseline_token(f->payload[0], f->payload[1], send_progress, &b)))
+	if ((error = baseline_token(f->payload[0], f->payload[1], send_part, &b)))
 		return error;
 	answer(&b, sizeof(b));
 	return 0;
@@ -324,6 +357,8 @@ static uint32_t serve(const struct frame *f)
 		return serve_verify(f);
 	case REQUEST_BASELINE:
 		return serve_baseline(f);
+	case REQUEST_PROBE:
+		return serve_probe(f);
 	case REQUEST_RECALL:
 		return serve_recall();
 	}

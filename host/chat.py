@@ -41,12 +41,12 @@ def _plain(mark):
     return read
 
 
-def repl(session, params, max_tokens):
-    """Read, answer, repeat, until the end of the input or /quit; returns the exit status 0.
+def repl(session, answer):
+    """Read, answer(line), repeat, until the end of the input or /quit; returns the exit status 0.
 
     What goes wrong in one turn (context full, device lost) is said in a line, and the chat goes on.
     """
-    from .cli import note, progress, statistics, write
+    from .cli import note, write
     read = _reader()
     if sys.stdin.isatty():
         note(f"{session.model.meta.get('name') or 'model'} on {session.device.name}. {HELP}")
@@ -65,9 +65,7 @@ def repl(session, params, max_tokens):
             note(f"there is no command {line}. {HELP}")
         else:
             try:
-                reply = session.ask(line, params, max_tokens, write, progress("prompt tokens"))
-                write("\n")
-                note(statistics(reply, params))
+                answer(line)
             except ValueError as e:
                 note(f"litellama: {' '.join(str(e).split())}")
             except KeyboardInterrupt:   # Between two tokens, where the device does not catch it.

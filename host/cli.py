@@ -8,15 +8,17 @@ import json
 import os
 import secrets
 import sys
-import time
 
 from ..accel import image
+from ..firmware.constants import REPEAT_LAST_MAX
 from .devices import open_device
 from .fetch import SOURCES, fetch_again
 from .importers import load_model, resolve
+from .progress import Progress
 from .quantise import TYPES
 from .sampler import SamplerParams
 from .session import Session
+from .stoptext import StopText
 
 DEFAULT_TOKENS = 256
 
@@ -48,6 +50,16 @@ def parser():
             help="choose among the K likeliest tokens, 1 to 64 (default 64)")
         s.add_argument("--top-p", type=float, metavar="P", default=1.0,
             help="choose among the likeliest tokens that make up P (default 1)")
+        s.add_argument("--min-p", type=float, metavar="P", default=0.0,
+            help="drop tokens less likely than P times the likeliest one, 0 to 1 (default 0)")
+        s.add_argument("--repeat-penalty", type=float, metavar="R", default=1.0,
+            help="make tokens that were said before less likely, 1 to 10 (default 1: off; about 1.1 is usual)")
+        s.add_argument("--repeat-last-n", type=int, metavar="N", default=REPEAT_LAST_MAX,
+            help="... those among the last N, 0 to %(default)s (default %(default)s)")
+        s.add_argument("--stop", action="append", metavar="TEXT", default=[],
+            help="end the answer before TEXT, taken literally; may be repeated")
+        s.add_argument("--context-shift", action="store_true",
+            help="when the context is full, drop the oldest turns of the conversation, keeping the system prompt")
         s.add_argument("--seed", type=int, metavar="S", help="same seed, same text (default: a new one each time)")
     convert = sub.add_parser("convert", help="write a model image from a GGUF file, Hugging Face folder or "
         "llama2.c checkpoint")
@@ -93,11 +105,12 @@ def open_model(name, tokenizer=None, type=None):
 
 
 def sampling(args):
-    """SamplerParams of the arguments; ValueError names what is out of range."""
+    """SamplerParams of the arguments; ValueError names what is out of range, of --tokens and --stop too."""
     if args.tokens < 1:
         raise ValueError(f"--tokens is {args.tokens}, must be at least 1")
+    StopText(args.stop)   # Refuses wrong ones before anything is loaded.
     seed = secrets.randbits(32) if args.seed is None else args.seed
-    return SamplerParams(args.temperature, args.top_k, args.top_p, seed)
+    return SamplerParams(args.temperature, args.top_k, args.top_p, seed, args.min_p, args.repeat_penalty, args.repeat_last_n)
 
 
 def statistics(reply, params):
@@ -114,24 +127,6 @@ def statistics(reply, params):
     return f"[{', '.join(parts)}, {reply.finish_reason}]"
 
 
-def progress(what):
-    """Function (done, total) that shows progress on stderr once it lasts, and wipes it at the end; None if not a
-    terminal."""
-    if not sys.stderr.isatty():
-        return None
-    start, shown = time.monotonic(), False
-    def show(done, total):
-        nonlocal start, shown
-        now = time.monotonic()
-        if done < total and now - start > 0.5:
-            start, shown = now, True
-            print(f"\r{what} {done} of {total}", end="", file=sys.stderr, flush=True)
-        elif done >= total and shown:
-            shown = False
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-    return show
-
-
 def write(text):
     """Model text to stdout at once. On a terminal, control characters are left out: a model must not move the cursor."""
     if sys.stdout.isatty():
@@ -145,25 +140,42 @@ def open_session(args):
     """Session of --model and --device; the device is closed at the end."""
     model = open_model(args.model)
     with open_device(args.device) as device:
-        yield Session(device, model, on_load=progress("model bytes sent"))
+        yield Session(device, model, on_load=Progress("model bytes sent"))
+
+
+def answer(session, args, params, text, chat, speak=write):
+    """Reply of `session` to `text`, a turn of chat or a text to continue, with the options in `args`; speak(text), or None,
+    gets it as it comes. What there is to say about it goes to stderr."""
+    progress = Progress("prompt token", args.tokens)
+    options  = dict(on_text=speak and progress.before(speak), on_progress=progress, stop=args.stop)
+    try:
+        if chat:
+            reply = session.ask(text, params, args.tokens, shift=args.context_shift, **options)
+        else:
+            reply = session.complete(text, params, args.tokens, **options)
+    finally:
+        progress.wipe()
+    if speak:
+        speak("\n")
+    if n := reply.turns_dropped:
+        note(f"note: the context was full, the oldest {n} turns were dropped" if n > 1 else
+            "note: the context was full, the oldest turn was dropped")
+    if speak:
+        note(statistics(reply, params))
+    return reply
 
 
 def _run(args):
     """Sub-command run."""
     params = sampling(args)
+    if args.context_shift and not args.chat:
+        raise ValueError("--context-shift is for conversations, it needs --chat")
     with open_session(args) as session:
-        speak = None if args.json else write
-        if args.chat:
-            reply = session.ask(args.prompt, params, args.tokens, speak, progress("prompt tokens"))
-        else:
-            reply = session.complete(args.prompt, params, args.tokens, speak, progress("prompt tokens"))
+        reply = answer(session, args, params, args.prompt, args.chat, None if args.json else write)
     if args.json:
         report = dict(text=reply.text, token_ids=reply.token_ids, prompt_token_ids=reply.prompt_token_ids,
             finish_reason=reply.finish_reason, model=args.model, device=args.device, timings=reply.timings.as_dict())
         print(json.dumps(report, ensure_ascii=False))
-    else:
-        write("\n")
-        note(statistics(reply, params))
     return 130 if reply.finish_reason == "abort" else 0
 
 
@@ -172,7 +184,7 @@ def _chat(args):
     from .chat import repl
     params = sampling(args)
     with open_session(args) as session:
-        return repl(session, params, args.tokens)
+        return repl(session, lambda line: answer(session, args, params, line, True))
 
 
 def _convert(args):

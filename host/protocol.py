@@ -241,19 +241,21 @@ class Client:
                 break
         raise DeviceError("the device's answer was lost; what it has computed is kept, try again")
 
-    def prefill(self, position, tokens, on_prompt=None):
-        """Feed up to TOKENS_MAX tokens at `position`: DONE_FIELDS. on_prompt(done, total) now and then. KeyboardInterrupt
-        aborts: see `reason`."""
-        return self._interruptible(c.PREFILL, position, words(position, len(tokens), *tokens), None, on_prompt)[0]
+    def prefill(self, position, tokens, on_progress=None):
+        """Feed up to TOKENS_MAX tokens at `position`: DONE_FIELDS. on_progress(*PROGRESS_FIELDS) now and then.
+        KeyboardInterrupt aborts: see `reason`."""
+        return self._interruptible(c.PREFILL, position, words(position, len(tokens), *tokens), None, on_progress)[0]
 
-    def generate(self, position, tokens, params, max_tokens, stop_ids=(), on_token=None, on_prompt=None):
+    def generate(self, position, tokens, params, max_tokens, stop_ids=(), on_token=None, on_progress=None, recent=()):
         """Feed up to TOKENS_MAX tokens at `position`, then sample with `params` (sampler.SamplerParams): (DONE_FIELDS, list
-        of TOKEN_FIELDS). on_token(id) returning True aborts, as does KeyboardInterrupt; no token after that is in the list."""
-        head = words(position, max_tokens, params.inv_temperature, params.top_k, params.top_p_q16, params.seed & 0xFFFFFFFF,
-            params.seed >> 32, len(stop_ids), len(tokens))
-        return self._interruptible(c.GENERATE, position, head + words(*stop_ids, *tokens), on_token, on_prompt)
+        of TOKEN_FIELDS). recent: up to REPEAT_LAST_MAX tokens before these. on_token(id) returning True aborts, as does
+        KeyboardInterrupt; no token after that is in the list."""
+        head = words(position, max_tokens, params.inv_temperature, params.top_k, params.top_p_q16, params.min_p_q16,
+            params.repeat_penalty_q16, params.repeat_last_n, params.seed & 0xFFFFFFFF, params.seed >> 32, len(stop_ids),
+            len(recent), len(tokens))
+        return self._interruptible(c.GENERATE, position, head + words(*stop_ids, *recent, *tokens), on_token, on_progress)
 
-    def _interruptible(self, type, position, payload, on_token, on_prompt):
+    def _interruptible(self, type, position, payload, on_token, on_progress):
         tokens, aborted = [], False
 
         def abort():
@@ -274,9 +276,9 @@ class Client:
                     token = unpack(c.TOKEN_FIELDS, frame.payload)
                     if token.index == len(tokens):   # Else one before it was lost: all are asked for again at the end.
                         deliver(token)
-                elif frame.type == c.PROGRESS and on_prompt is not None:
+                elif frame.type == c.PROGRESS and on_progress is not None:
                     p = unpack(c.PROGRESS_FIELDS, frame.payload)
-                    on_prompt(p.done, p.total)
+                    on_progress(p.done, p.total, p.layer, p.layers)
             except KeyboardInterrupt:
                 abort()
 
@@ -285,21 +287,19 @@ class Client:
                 done = self._run(type, position, payload, handle)
         finally:
             self.poll = None
-        if aborted:
-            return self._cut(done, position, tokens), tokens
-        if done.n_tokens > len(tokens):
+        if not aborted and done.n_tokens > len(tokens):
             lost = self.recall()
             if lost.n != done.n_tokens or lost.first > len(tokens):
                 raise DeviceError(f"{done.n_tokens - len(tokens)} tokens were lost on the way from the device")
             for id in lost.ids[len(tokens) - lost.first:]:
                 deliver(SimpleNamespace(index=len(tokens), id=id, logit=None, cycles=None))
-        return done, tokens
+        return self._cut(done, position, tokens) if aborted else done, tokens
 
     def _cut(self, done, position, tokens):
         """An aborted run ends with the tokens that were known when it was aborted: the device forgets what it did since."""
         done.reason = c.REASON_ABORT
         if tokens:
-            done.n_tokens, done.decode_cycles = len(tokens), sum(t.cycles for t in tokens[1:])
+            done.n_tokens, done.decode_cycles = len(tokens), sum(t.cycles or 0 for t in tokens[1:])
             end = position + done.n_prompt + len(tokens) - 1
             if done.position > end:
                 self.reset(end)
@@ -349,6 +349,11 @@ class Client:
     def verify(self, contents=False):
         """Have the image checked and taken into use; with `contents` every byte of it. Refused if something is wrong."""
         self.request(c.VERIFY, words(int(contents)))
+
+    def probe(self, token, position, layers, topk=0):
+        """One pass of `token` at any position, of the first `layers` layers; with `topk` (and all layers) the classifier, too:
+        PROBE_FIELDS. Cuts the session to that position."""
+        return unpack(c.PROBE_FIELDS, self.request(c.PROBE, words(token, position, layers, topk)))
 
     def baseline(self, token, position=0):
         """Decode one token by plain C on the device's CPU: BASELINE_FIELDS."""

@@ -56,12 +56,12 @@ class Firmware:
     """The firmware after reset, with `image` (bytes) or that of `model` in DRAM.
 
     config: CoreConfig whose limits it was built for. tx_stall_cycles: time a byte takes to be sent. after_pass(firmware): called
-    when a pass ends. early: bytes that are in the UART before the firmware starts. error: what the core reports from now on
-    (-1: it never finishes).
+    when a pass ends. early: bytes that are in the UART before the firmware starts. pace: calls of arch_sleep that a pass takes, and
+    cycles of each. error: what the core reports from now on (-1: it never finishes).
     """
 
     def __init__(self, model=None, image=None, config=CoreConfig(), ram_bytes=1 << 24, tx_stall_cycles=0, after_pass=None,
-            early=b""):
+            early=b"", pace=(1, 100_000)):
         self.lib, self.model, self.after_pass, self.error = library(), model, after_pass, 0
         self.ram     = np.zeros(ram_bytes, np.uint8)
         self.decoder = None
@@ -71,6 +71,7 @@ class Firmware:
         self._limits = (ctypes.c_uint32*len(c.CORE_FIELDS))(*[getattr(config, name) for name in c.CORE_FIELDS])
         self._pass   = PASS(self._run_pass)
         self.lib.stub_setup(self.ram.ctypes.data, ram_bytes, self._limits, self._pass, tx_stall_cycles)
+        self.lib.stub_pace(*pace)
         self.send(early)
         self.lib.server_init()
 

@@ -173,11 +173,11 @@ class ScriptedDevice(Device):
     def load(self, model, on_progress=None):
         self.model = model
 
-    def reset(self):
-        self.position = 0
-        self.fed.append("reset")
+    def reset(self, keep=0):
+        self.position = keep
+        self.fed.append(f"reset {keep}" if keep else "reset")
 
-    def generate(self, tokens, params, max_tokens, stop_ids=(), on_token=None, on_prompt=None):
+    def generate(self, tokens, params, max_tokens, stop_ids=(), on_token=None, on_progress=None, recent=()):
         self.check_request(tokens, max_tokens)
         self.fed.append(list(tokens))
         answer = self.answers.pop(0)
@@ -214,13 +214,15 @@ def test_only_new_tokens_are_fed():
     assert device.fed[3] == "reset" and not s.tokens
 
 
-def test_a_template_that_rewrites_history_starts_again():
+def test_a_template_that_rewrites_history_starts_again_where_it_differs():
     model  = chat_model(template="{{ messages | length }}: {{ messages[-1].content }}")
     device = ScriptedDevice([50, 2], [51, 2])
     s      = Session(device, model)
     s.ask("one", GREEDY, 9), s.ask("two", GREEDY, 9)
     t = Tokenizer.from_bytes(model.tokenizer)
-    assert device.fed == [[1, *t.encode("1: one")], "reset", [1, *t.encode("3: two")]]
+    one, two = t.encode("1: one"), t.encode("3: two")
+    assert one[0] == two[0] and one[1] != two[1]   # The space before.
+    assert device.fed == [[1, *one], "reset 2", two[1:]]
 
 
 def test_an_interrupted_prompt_is_not_part_of_the_conversation():
@@ -240,7 +242,8 @@ def test_a_lost_answer_leaves_the_session_usable():
     with pytest.raises(DeviceError):
         s.ask("two", GREEDY, 9)
     s.ask("two", GREEDY, 9)
-    assert device.fed[-2] == "reset" and device.position == len(s.tokens) - 1
+    assert device.fed[-2] == f"reset {len(device.fed[0])}" and device.position == len(s.tokens) - 1
+    assert device.fed[0] + device.fed[-1] == s.tokens[:-2]   # The answer is encoded from its text.
     assert [m["content"] for m in s.messages if m["role"] == "user"] == ["one", "two"]
 
 

@@ -33,20 +33,25 @@ def error_number(name):
 # Sampler --------------------------------------------------------------------------------------------
 
 class _Sampler(ctypes.Structure):
-    _fields_ = [("inv_temperature", ctypes.c_uint32), ("top_k", ctypes.c_uint32), ("top_p_q16", ctypes.c_uint32),
-        ("state", ctypes.c_uint64)]
+    _fields_ = [*((name, ctypes.c_uint32) for name in ("inv_temperature", "top_k", "top_p_q16", "min_p_q16", "penalty_q16", "last_n",
+        "inverse_q32", "n_recent")), ("recent", ctypes.c_uint32*c.REPEAT_LAST_MAX), ("state", ctypes.c_uint64)]
 
 
-def c_sampler(lib, params):
+def c_sampler(lib, params, recent=()):
     """Function from all logits to a token, as the firmware samples."""
-    s = _Sampler(params.inv_temperature, params.top_k, params.top_p_q16, 0)
-    lib.sampler_seed(ctypes.byref(s), ctypes.c_uint64(params.seed))
+    s = _Sampler(params.inv_temperature, params.top_k, params.top_p_q16, params.min_p_q16, params.repeat_penalty_q16,
+        params.repeat_last_n)
+    lib.sampler_start(ctypes.byref(s), ctypes.c_uint64(params.seed))
+    for token in recent:
+        lib.sampler_accept(ctypes.byref(s), int(token))
     def pick(logits):
         n = lib.sampler_candidates(ctypes.byref(s), len(logits))
         ids, values = top_candidates(logits, n)
         bits   = values.view(np.uint32)
-        logit  = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_uint32)(lambda i: int(bits[i]))
-        return int(ids[lib.sampler_choose(ctypes.byref(s), n, logit)])
+        get    = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_uint32)
+        token  = int(ids[lib.sampler_choose(ctypes.byref(s), n, get(lambda i: int(ids[i])), get(lambda i: int(bits[i])))])
+        lib.sampler_accept(ctypes.byref(s), token)
+        return token
     return pick
 
 
@@ -118,8 +123,8 @@ H = read_header(IMAGE)
 BAD_IMAGES = [
     ("MAGIC",          b"",                                     (0, None)),
     ("MAGIC",          b"GGUF" + IMAGE[4:],                     (int.from_bytes(b"GGUF", "little"), None)),
-    ("VERSION",        changed(version=2),                      (2, 1)),
-    ("HEADER_BYTES",   changed(header_bytes=128),               (128, 120)),
+    ("VERSION",        changed(version=3),                      (3, 2)),
+    ("HEADER_BYTES",   changed(header_bytes=128),               (128, HEADER.size)),
     ("SECTIONS",       changed(n_sections=17),                  (17, 16)),
     ("SECTIONS",       changed(n_sections=0),                   (0, 16)),
     ("HEADER_CRC",     patched(FIELD["vocab"], b"\x55"),        None),
@@ -146,10 +151,12 @@ BAD_IMAGES = [
     ("STREAM_BYTES",   changed(stream_bytes=H.stream_bytes - 32), (H.stream_bytes - 32, H.stream_bytes)),
     ("STREAM_BYTES",   changed(stream_offset=8192),             None),
     ("LAYERS_BYTES",   changed(layers_bytes=H.layers_bytes + 32), (H.layers_bytes + 32, H.layers_bytes)),
+    ("PIECE_BYTES",    changed(first_bytes=H.first_bytes - 32), (H.first_bytes - 32, H.first_bytes)),
+    ("PIECE_BYTES",    patched(H.stream_offset + 16, b"\1\0\0\0"), (32, None)),
     ("EMBEDDING",      changed(embed_offset=0x7FFFFF00),        (0x7FFFFF00, H.embed_offset)),
     ("EMBEDDING",      changed(embed_type=1),                   None),
     ("STREAM",         changed(vocab=299),                      (H.embed_offset - H.stream_offset, 2)),
-    ("LAYERS_BYTES",   changed(n_layers=1),                     (H.layers_bytes, H.layers_bytes//2)),
+    ("PIECE_BYTES",    changed(n_layers=1),                     None),
     ("STREAM",         changed(n_layers=3),                     (H.layers_bytes, 1)),
     ("STREAM",         patched(H.stream_offset, b"\0\0"),       (0, 0)),
     ("STREAM",         patched(H.stream_offset + 2, b"\x04"),   (0, 0)),
@@ -202,8 +209,6 @@ CORES = [
     ("MAX_DIM",       CoreConfig(max_dim=32),                       (64, 32)),
     ("MAX_HIDDEN",    CoreConfig(max_hidden=64),                    (96, 64)),
     ("MAX_HEADS_DIM", CoreConfig(max_heads_dim=96),                 (128, 96)),
-    ("KV_BYTES",      CoreConfig(kv_bytes=4064),                    (4096, 4064)),
-    ("KV_SCALES",     CoreConfig(kv_scales=127),                    (128, 127)),
 ]
 
 
@@ -215,7 +220,8 @@ def test_models_beyond_the_core_are_refused(name, core, detail):
     assert (hello.image_error, hello.image_value, hello.image_limit) == (error_number(name), *detail)
 
 
-@pytest.mark.parametrize("core", [CoreConfig(), CoreConfig(kv_bytes=4096), CoreConfig(kv_scales=191), CoreConfig(max_context=32)])
+@pytest.mark.parametrize("core", [CoreConfig(), CoreConfig(kv_bytes=4096), CoreConfig(kv_scales=160, max_context=160),
+    CoreConfig(max_context=32)])
 @pytest.mark.parametrize("context", [20, 64, 100])
 def test_context_is_what_the_configuration_says(core, context):
     m        = ModelConfig(64, 96, 2, 4, 2, 16, 300, context)
@@ -223,6 +229,28 @@ def test_context_is_what_the_configuration_says(core, context):
     assert client(firmware).hello().context == core.context_of(m)
     assert firmware.register("context") == -(-core.context_of(m)//32)*32
     assert firmware.register("kv_stride") == firmware.register("context")*32
+    assert firmware.register("kv_dram") == int(not core.kv_on_chip(m))
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 3, 50])
+def test_cache_in_dram_is_behind_the_image_and_as_long_as_there_is_room(blocks):
+    """Room for `blocks` blocks of 32 positions and a bit behind the image: the context, and where everything is."""
+    m, core  = ModelConfig(64, 96, 2, 4, 2, 16, 300, 100), CoreConfig(kv_bytes=32)
+    model    = random_model(m)
+    image    = write_image(model)
+    base     = 0x1000 + -(-len(image)//4096)*4096
+    firmware = Firmware(model, config=core, ram_bytes=base + blocks*core.kv_dram_bytes(m, 32) + 60)
+    hello    = client(firmware).hello()
+    if not blocks:
+        assert (hello.image_error, hello.image_value) == (error_number("KV_BYTES"), core.kv_dram_bytes(m, 32))
+        assert hello.image_limit == 60
+        return
+    rows = min(blocks, 4)*32
+    assert hello.context == min(100, rows) == core.context_of(m, blocks*core.kv_dram_bytes(m, 32) + 60)
+    assert firmware.register("context") == rows and firmware.register("kv_dram") == 1
+    keys = 4*rows*32
+    assert [firmware.register(n) for n in ("k_base", "v_base", "k_scale_base", "v_scale_base")] == [base, base + keys,
+        base + 2*keys, base + 2*keys + 4*rows*2]
 
 
 def test_registers_hold_what_the_image_says():
@@ -236,11 +264,27 @@ def test_registers_hold_what_the_image_says():
             heads=config.n_heads, group=config.group, q_blocks=config.n_heads*config.head_blocks,
             kv_blocks=config.n_kv_heads*config.head_blocks, layers=config.n_layers, vocab=config.vocab, inv_dim=consts[0],
             eps=consts[1], score_scale=consts[2], stream_base=at + h.stream_offset, embed_base=at + h.embed_offset + 32,
-            rope_base=at + h.rope_offset, layers_bytes=h.layers_bytes, stream_bytes=h.stream_bytes, embed_type=h.embed_type)
+            rope_base=at + h.rope_offset, first_bytes=h.first_bytes, layers_bytes=h.layers_bytes, stream_bytes=h.stream_bytes, embed_type=h.embed_type)
         assert {k: firmware.register(k) for k in want} == want, name
 
 
 # Session --------------------------------------------------------------------------------------------
+
+def test_probe_runs_one_pass_anywhere_and_cuts_the_session():
+    port = client(firmware := Firmware(MODEL))
+    port.prefill(0, [1, 2, 3, 4])
+    firmware.passes.clear()
+    probe = port.probe(9, 2, 1)
+    assert firmware.passes == [(9, 2, 0)] and port.hello().position == 2 and probe.cycles > 0
+    assert firmware.register("layers") == SMALL.n_layers
+    port.probe(9, 1, SMALL.n_layers, 5)
+    assert firmware.passes[1:] == [(9, 1, 5)] and port.hello().position == 1
+    for arguments, name, value, limit in (((300, 0, 1), "TOKEN", 300, 300), ((1, 64, 1), "CONTEXT", 65, 64), ((1, 0, 0), "LAYERS", 0, 2),
+            ((1, 0, 3), "LAYERS", 3, 2), ((1, 0, 1, 5), "LAYERS", 1, 2), ((1, 0, 2, 65), "TOP_K", 65, 64)):
+        with pytest.raises(Refused) as refused:
+            port.probe(*arguments)
+        assert (refused.value.number, refused.value.value, refused.value.limit) == (error_number(name), value, limit)
+
 
 def reference(model, tokens, params, n, context=None):
     """Tokens that the twin generates."""

@@ -121,14 +121,15 @@ def test_a_slow_line_loses_nothing(stall):
 
 # Requests -------------------------------------------------------------------------------------------
 
-def generate_payload(position=0, max_tokens=1, inv=c.GREEDY, top_k=0, top_p=65536, stop=(), tokens=(1,), n_stop=None, n_tokens=None):
-    return words(position, max_tokens, inv, top_k, top_p, 0, 0, len(stop) if n_stop is None else n_stop,
-        len(tokens) if n_tokens is None else n_tokens, *stop, *tokens)
+def generate_payload(position=0, max_tokens=1, inv=c.GREEDY, top_k=0, top_p=65536, min_p=0, penalty=65536, last_n=0, stop=(),
+        recent=(), tokens=(1,), n_stop=None, n_recent=None, n_tokens=None):
+    return words(position, max_tokens, inv, top_k, top_p, min_p, penalty, last_n, 0, 0, len(stop) if n_stop is None else n_stop,
+        len(recent) if n_recent is None else n_recent, len(tokens) if n_tokens is None else n_tokens, *stop, *recent, *tokens)
 
 
 BAD_REQUESTS = [
-    (0,          b"",                                        "REQUEST",    0, c.RECALL),
-    (99,         b"",                                        "REQUEST",    99, c.RECALL),
+    (0,          b"",                                        "REQUEST",    0, c.PROBE),
+    (99,         b"",                                        "REQUEST",    99, c.PROBE),
     (c.RESET,    b"",                                        "LENGTH",     0, 4),
     (c.RESET,    words(1),                                   "POSITION",   1, 0),
     (c.PREFILL,  words(0),                                   "LENGTH",     4, 8),
@@ -138,15 +139,22 @@ BAD_REQUESTS = [
     (c.PREFILL,  words(3, 1, 1),                             "POSITION",   3, 0),
     (c.PREFILL,  words(0, 65, *[1]*65),                      "CONTEXT",    65, 64),
     (c.PREFILL,  words(0, 2, 1, 300),                        "TOKEN",      300, 300),
-    (c.GENERATE, b"\0"*20,                                   "LENGTH",     20, 36),
+    (c.GENERATE, b"\0"*20,                                   "LENGTH",     20, 52),
     (c.GENERATE, generate_payload(n_stop=17),                "N_STOP",     17, c.STOP_MAX),
-    (c.GENERATE, generate_payload(n_tokens=2),               "LENGTH",     40, 44),
+    (c.GENERATE, generate_payload(n_tokens=2),               "LENGTH",     56, 60),
     (c.GENERATE, generate_payload(n_tokens=1 << 30),         "N_TOKENS",   1 << 30, c.TOKENS_MAX),
     (c.GENERATE, generate_payload(max_tokens=0),             "MAX_TOKENS", 0, 1),
     (c.GENERATE, generate_payload(position=1),               "POSITION",   1, 0),
     (c.GENERATE, generate_payload(top_k=65),                 "TOP_K",      65, 64),
     (c.GENERATE, generate_payload(top_p=65537),              "TOP_P",      65537, 65536),
     (c.GENERATE, generate_payload(inv=(1 << 26) + 1),        "TEMPERATURE", (1 << 26) + 1, 1 << 26),
+    (c.GENERATE, generate_payload(min_p=65537),              "MIN_P",      65537, 65536),
+    (c.GENERATE, generate_payload(penalty=0),                "REPEAT_PENALTY", 0, 10 << 16),
+    (c.GENERATE, generate_payload(penalty=65535, last_n=64), "REPEAT_PENALTY", 65535, 10 << 16),
+    (c.GENERATE, generate_payload(penalty=(10 << 16) + 1),   "REPEAT_PENALTY", (10 << 16) + 1, 10 << 16),
+    (c.GENERATE, generate_payload(last_n=65),                "REPEAT_LAST_N", 65, c.REPEAT_LAST_MAX),
+    (c.GENERATE, generate_payload(n_recent=65),              "N_RECENT",   65, c.REPEAT_LAST_MAX),
+    (c.GENERATE, generate_payload(n_recent=1),               "LENGTH",     56, 60),
     (c.GENERATE, generate_payload(tokens=(0xFFFFFFFF,)),     "TOKEN",      0xFFFFFFFF, 300),
     (c.PEEK,     words(0, 0),                                "LENGTH",     8, 12),
     (c.PEEK,     words(2, 0, 1),                             "REGION",     2, 1),
@@ -292,6 +300,16 @@ def test_lost_token_frames_are_asked_for_again(lost):
     done, tokens = client.generate(0, [1], GREEDY, 10, on_token=seen.append)
     clean  = Client(Port(Firmware(MODEL)), timeout=30).generate(0, [1], GREEDY, 10)[1]
     assert [t.id for t in tokens] == [t.id for t in clean] == seen and done.n_tokens == 10
+
+
+def test_an_abort_at_a_token_that_was_asked_for_again_rewinds():
+    lost    = lambda data: b"".join(encode(*f) for f in FrameReader().feed(data) if f.type != c.TOKEN)
+    client  = Client(Port(Firmware(MODEL), to_host=lost), timeout=30)
+    clean   = Client(Port(Firmware(MODEL)), timeout=30).generate(0, [1, 2], GREEDY, 10)[1]
+    seen    = []
+    done, tokens = client.generate(0, [1, 2], GREEDY, 10, on_token=lambda t: seen.append(t) or len(seen) == 4)
+    assert [t.id for t in tokens] == seen == [t.id for t in clean[:4]]
+    assert (done.reason, done.position, client.hello().position) == (c.REASON_ABORT, 5, 5)
 
 
 def test_a_lost_request_is_repeated_but_never_run_twice():

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from litellama.host.sampler import (GREEDY, INV_TEMPERATURE_MAX, Rng, Sampler, SamplerParams, logit_fixed,
-    top_candidates)
+from litellama.firmware.constants import GREEDY, INV_TEMPERATURE_MAX, REPEAT_PENALTY_MAX
+from litellama.host.sampler import Rng, Sampler, SamplerParams, logit_fixed, top_candidates
+
 
 def test_rng_is_xorshift64star_over_splitmix64():
     assert Rng(0).state == 0xE220A8397B1DCDAF   # splitmix64's published first output.
@@ -25,12 +26,19 @@ def test_parameters_to_integers():
     assert SamplerParams(0.8).inv_temperature == 118186
     assert SamplerParams(1e-9).inv_temperature == SamplerParams(1e-300).inv_temperature == INV_TEMPERATURE_MAX
     assert [SamplerParams(top_p=p).top_p_q16 for p in (0, 0.5, 0.9, 1)] == [0, 32768, 58982, 65536]
-    assert [SamplerParams(top_k=k).candidates(512) for k in (0, 1, 40, 64)] == [64, 1, 40, 64]
-    assert SamplerParams().candidates(10) == 10
+    assert [SamplerParams(min_p=p).min_p_q16 for p in (0, 0.05, 1)] == [0, 3277, 65536]
+    assert [SamplerParams(repeat_penalty=p).repeat_penalty_q16 for p in (1, 1.1, 10)] == [65536, 72090, REPEAT_PENALTY_MAX]
+    assert [SamplerParams(1.0, k).candidates(512) for k in (0, 1, 40, 64)] == [64, 1, 40, 64]
+    assert SamplerParams(1.0).candidates(10) == 10
+    assert SamplerParams().candidates(512) == SamplerParams(repeat_last_n=9).candidates(512) == 1
+    assert SamplerParams(repeat_penalty=1.1).candidates(512) == 64 and SamplerParams(repeat_penalty=1.1, top_k=5).candidates(9) == 5
+    assert SamplerParams(repeat_penalty=1.1, repeat_last_n=0).candidates(512) == 1
 
 
 @pytest.mark.parametrize("wrong", [dict(temperature=-1), dict(temperature=math.nan), dict(top_k=65), dict(top_k=-1),
-    dict(top_p=1.5), dict(seed=-1), dict(seed=2**64)])
+    dict(top_p=1.5), dict(seed=-1), dict(seed=2**64), dict(min_p=-0.1),
+    dict(min_p=1.1), dict(min_p=math.nan), dict(repeat_penalty=0.9), dict(repeat_penalty=10.1), dict(repeat_penalty=math.nan),
+    dict(repeat_last_n=-1), dict(repeat_last_n=65)])
 def test_parameters_out_of_range(wrong):
     with pytest.raises(ValueError, match="must be"):
         SamplerParams(**wrong)
@@ -54,10 +62,10 @@ def test_candidates_are_in_order_and_ties_go_to_the_lower_id():
 def test_weights_and_top_p():
     s = Sampler(SamplerParams(temperature=math.log2(math.e), seed=1))   # Each weight is 2**-(difference of logits).
     assert s.params.inv_temperature == 65536
-    assert s.weights(np.array([3, 2, 1, 3 - 40], np.float32)) == [65536, 32768, 16384]   # The last is 0: cut.
+    assert s.weights([l << 16 for l in (3, 2, 1, 3 - 40)]) == [65536, 32768, 16384]   # The last is 0: cut.
     def kept(p):
         params = SamplerParams(temperature=math.log2(math.e), top_p=p)
-        return len(Sampler(params).weights(np.array([3, 2, 1], np.float32)))
+        return len(Sampler(params).weights([3 << 16, 2 << 16, 1 << 16]))
     assert [kept(p) for p in (0.0, 0.5, 4/7, 0.58, 0.857, 0.858, 1.0)] == [1, 1, 1, 2, 2, 3, 3]
 
 

@@ -63,7 +63,7 @@ def test_long_prompts_span_frames():
     with serve(Firmware(model)) as url, SerialDevice(url) as device:
         device.load(model)
         progress = []
-        got = device.generate(tokens, GREEDY, 3, on_prompt=lambda done, total: progress.append((done, total)))
+        got = device.generate(tokens, GREEDY, 3, on_progress=lambda done, total, *_: progress.append((done, total)))
         assert got.tokens == reference.generate(tokens, GREEDY, 3).tokens
         assert got.timings.prompt_tokens == len(tokens) and device.position == len(tokens) + 2
         assert progress == sorted(progress) and progress and progress[-1][1] == len(tokens)

@@ -2,16 +2,17 @@
 """What every device offers to a session: load a model, feed tokens, get sampled tokens back.
 
 A device holds one model and one KV cache. `position` is the number of tokens whose keys and values are in that cache; it
-only grows until `reset`. One `generate` feeds the given tokens at the next positions, samples a token from the last one's
+only grows, except by `reset`. One `generate` feeds the given tokens at the next positions, samples a token from the last one's
 logits, reports it, feeds it, samples the next, and so on. The last token sampled is reported but NOT fed: after n tokens
 `position` is `before + len(tokens) + n - 1`, and the caller starts its next `tokens` with that last one if it wants it in
 the cache. So a session's device tokens are always a prefix of the session's own list, and only the rest is sent.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from ...accel.config import check
+from ...firmware.constants import STOP_MAX
 
 STOP, LENGTH, ABORT = "stop", "length", "abort"   # Finish reasons.
 
@@ -36,6 +37,13 @@ class Timings:
     prompt_cycles:  int   = None
     decode_cycles:  int   = None
     mbu:            float = None
+
+    def __add__(self, other):
+        """Of two generates, the second of which went on where the first one ended."""
+        both = lambda name: None if None in (a := (getattr(self, name), getattr(other, name))) else sum(a)
+        sums = {f.name: both(f.name) for f in fields(self) if f.name != "mbu"}
+        used = [(t.mbu, t.decode_cycles) for t in (self, other) if t.mbu is not None]   # mbu is a share of cycles.
+        return Timings(**sums, mbu=sum(m*n for m, n in used)/sum(n for _, n in used) if used else None)
 
     @property
     def tokens_per_second(self):
@@ -88,25 +96,31 @@ class Device(ABC):
         not fit. on_progress(bytes, total) may be called while it is sent."""
 
     @abstractmethod
-    def reset(self):
-        """Forget all positions."""
+    def reset(self, keep=0):
+        """Forget all positions from `keep` on, 0 to `position`."""
 
     @abstractmethod
-    def generate(self, tokens, params, max_tokens, stop_ids=(), on_token=None, on_prompt=None):
+    def generate(self, tokens, params, max_tokens, stop_ids=(), on_token=None, on_progress=None, recent=()):
         """Feed `tokens` (at least one), then sample up to `max_tokens` with `params` (sampler.SamplerParams): a Result.
 
         The sampler's RNG is seeded anew by every call. A full context ends with "length": the first sampled token needs no
-        position of its own, each further one does. stop_ids: token ids that end the generation. on_token(id) is called for
-        each sampled token as soon as it is known, stop ids included; if it returns True, the generation is aborted.
-        on_prompt(done, total) may be called while the prompt is fed. KeyboardInterrupt aborts too: it is caught here, the
+        position of its own, each further one does. stop_ids: token ids that end the generation, at most STOP_MAX. on_token(id)
+        is called for each sampled token as soon as it is known, stop ids included; if it returns True, the generation is
+        aborted, and `position` is as if nothing had been computed since. KeyboardInterrupt aborts too: it is caught here, the
         device stays usable and its `position` is right; the Result has what was sampled until then.
+
+        on_progress(fed, total, layer=0, layers=0) may be called now and then: tokens fed of the `total` that are in `tokens`
+        (sampled ones count on from there), and where the device tells, the layer of `layers` that the next one is at.
+        recent: the tokens before `tokens`, oldest first, as many as params.window asks for: what the repetition penalty
+        looks at besides.
         """
 
-    def check_request(self, tokens, max_tokens):
+    def check_request(self, tokens, max_tokens, stop_ids=()):
         """ValueError unless `tokens` fit: for implementations to call first."""
         check(self.model is not None, f"device {self.name} has no model loaded")
         check(len(tokens) >= 1, "no tokens to feed: at least one is needed")
         check(max_tokens >= 1, f"max_tokens is {max_tokens}, must be at least 1")
+        check(len(stop_ids) <= STOP_MAX, f"{len(stop_ids)} stop ids, at most {STOP_MAX} are possible")
         bad = [t for t in tokens if not 0 <= t < self.model.config.vocab]
         check(not bad, f"token {bad[0] if bad else 0} is outside the vocabulary of {self.model.config.vocab}")
         check(self.position + len(tokens) <= self.context,

@@ -26,9 +26,10 @@ class LocalDevice(Device):
         self.model   = model
         self.decoder = self._decoder(model)
 
-    def reset(self):
+    def reset(self, keep=0):
         """See Device."""
-        self.decoder.position = 0
+        check(0 <= keep <= self.position, f"{keep} positions are to be kept, there are {self.position}")
+        self.decoder.position = keep
 
     @property
     def position(self):
@@ -40,16 +41,17 @@ class LocalDevice(Device):
         """Positions the KV cache holds."""
         return self.decoder.context if self.decoder else 0
 
-    def generate(self, tokens, params, max_tokens, stop_ids=(), on_token=None, on_prompt=None):
+    def generate(self, tokens, params, max_tokens, stop_ids=(), on_token=None, on_progress=None, recent=()):
         """See Device."""
-        self.check_request(tokens, max_tokens)
-        result, sampler, start = Result(timings=Timings(len(tokens))), Sampler(params), time.perf_counter()
+        self.check_request(tokens, max_tokens, stop_ids)
+        result, start = Result(timings=Timings(len(tokens))), time.perf_counter()
+        sampler       = Sampler(params, [*recent, *tokens])
         try:
             for i in range(0, len(tokens), CHUNK):
                 chunk  = tokens[i:i + CHUNK]
                 logits = self.decoder.forward(chunk, "last" if i + CHUNK >= len(tokens) else None)
-                if on_prompt:
-                    on_prompt(i + len(chunk), len(tokens))
+                if on_progress:
+                    on_progress(i + len(chunk), len(tokens))
             result.timings.prompt_seconds = time.perf_counter() - start
             while True:
                 token = sampler.pick(logits)
@@ -64,6 +66,8 @@ class LocalDevice(Device):
                     result.finish_reason = LENGTH
                     break
                 logits = self.decoder.forward([token])
+                if on_progress:
+                    on_progress(len(tokens) + len(result.tokens), len(tokens))
         except KeyboardInterrupt:
             result.finish_reason = ABORT
         if result.tokens:

@@ -58,15 +58,14 @@ class SerialDevice(Device):
         """CoreConfig with what the device says of its core; the rest is the default."""
         return CoreConfig(**{name: getattr(self.hello, name) for name in c.CORE_FIELDS})
 
-    def reset(self):
-        self.client.reset()
-        self.position = 0
+    def reset(self, keep=0):
+        self.client.reset(keep)
+        self.position = keep
 
-    def generate(self, tokens, params, max_tokens, stop_ids=(), on_token=None, on_prompt=None):
-        self.check_request(tokens, max_tokens)
-        check(len(stop_ids) <= c.STOP_MAX, f"{len(stop_ids)} stop ids, at most {c.STOP_MAX} are possible")
+    def generate(self, tokens, params, max_tokens, stop_ids=(), on_token=None, on_progress=None, recent=()):
+        self.check_request(tokens, max_tokens, stop_ids)
         tokens, fed, cycles = list(tokens), 0, 0
-        progress = on_prompt and (lambda done, _: on_prompt(fed + done, len(tokens)))
+        progress = on_progress and (lambda done, _, *layers: on_progress(fed + done, len(tokens), *layers))
         try:
             while len(tokens) - fed > c.TOKENS_MAX:
                 done    = self.client.prefill(self.position, tokens[fed:fed + c.TOKENS_MAX], progress)
@@ -75,7 +74,8 @@ class SerialDevice(Device):
                 self.position = done.position
                 if done.reason == c.REASON_ABORT:
                     return self._result(done, [], fed, cycles)
-            done, out = self.client.generate(self.position, tokens[fed:], params, max_tokens, stop_ids, on_token, progress)
+            recent    = [*recent, *tokens[:fed]][-params.window:] if params.window else []
+            done, out = self.client.generate(self.position, tokens[fed:], params, max_tokens, stop_ids, on_token, progress, recent)
         except DeviceError:
             self._resynchronise()
             raise

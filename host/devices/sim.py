@@ -43,8 +43,8 @@ class SimDevice(SerialDevice):
                 raise
         self.simulator.pause()
 
-    def reset(self):
-        self._awake(super().reset)
+    def reset(self, keep=0):
+        self._awake(super().reset, keep)
 
     def generate(self, *args, **options):
         return self._awake(super().generate, *args, **options)

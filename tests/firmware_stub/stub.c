@@ -28,6 +28,7 @@ static uint32_t  tx_stall, irq_mask, uart_pending, uart_enable;
 static uint8_t   rx[QUEUE], tx[QUEUE];
 static uint32_t  rx_head, rx_tail, tx_head, tx_tail, fifo;
 static uint32_t  registers[STUB_N_REGISTERS], ids[TOPK_MAX], logits[TOPK_MAX], running, pending;
+static uint32_t  sleeps_per_pass, sleep_cycles, slept;
 static uint32_t  debug[DEBUG];
 static void    (*isrs[2])(void);
 
@@ -41,6 +42,7 @@ void stub_setup(uint8_t *memory, uint32_t bytes, const uint32_t *limits, stub_pa
 	memset(registers, 0, sizeof(registers));
 	registers[STUB_version] = 1;
 	now = tx_free = 0;
+	stub_pace(1, READ_STEP*10000);
 	rx_head = rx_tail = tx_head = tx_tail = fifo = running = pending = uart_pending = irq_mask = 0;
 	for (uint32_t i = 0; i < DEBUG; i++)
 		debug[i] = 0xd0000000 + i;
@@ -163,16 +165,20 @@ void stub_write(enum stub_register reg, uint32_t value)
 	if (value & 1) {
 		running                = 1;
 		registers[STUB_status] = 1;
+		slept                  = 0;
 	}
 }
 
-// Finish the pass that runs, if any.
+// Let the pass that runs, if any, go on for a sleep.
 static void run_core(void)
 {
 	uint32_t topk = registers[STUB_flags] & 1 ? registers[STUB_topk] : 0;
 	int32_t  error;
 
 	if (!running)
+		return;
+	registers[STUB_layer] = slept*registers[STUB_layers]/sleeps_per_pass;
+	if (++slept < sleeps_per_pass)
 		return;
 	error = pass(registers[STUB_token], registers[STUB_position], topk);
 	if (error < 0)
@@ -210,6 +216,12 @@ void stub_interrupts(void)
 		isrs[LLAMA_INTERRUPT]();
 }
 
+void stub_pace(uint32_t sleeps, uint32_t cycles)
+{
+	sleeps_per_pass = sleeps;
+	sleep_cycles    = cycles;
+}
+
 void stub_advance(uint64_t cycles)
 {
 	now += cycles;
@@ -227,7 +239,7 @@ uint64_t arch_cycles(void)
 void arch_sleep(const volatile uint32_t *flag)
 {
 	(void)flag;
-	now += READ_STEP*10000;
+	now += sleep_cycles;
 	run_core();
 	stub_interrupts();
 }

@@ -23,6 +23,9 @@ void stub_candidate(uint32_t i, uint32_t id, uint32_t logit);
 // Last value written to a register, in the order of generated/csr.h.
 uint32_t stub_register_value(uint32_t reg);
 
+// From now on a pass takes `sleeps` calls of arch_sleep, each of `cycles`.
+void stub_pace(uint32_t sleeps, uint32_t cycles);
+
 // Let `cycles` pass.
 void stub_advance(uint64_t cycles);
 

@@ -6,10 +6,11 @@
 #include <stdint.h>
 
 #define STUB_REGISTERS(R) \
-	R(control) R(token) R(position) R(flags) R(dim_blocks) R(hidden_blocks) R(head_blocks) R(heads) R(group) R(q_blocks) R(kv_blocks) R(kv_stride) R(layers) \
+	R(control) R(token) R(position) R(flags) R(dim_blocks) R(hidden_blocks) R(head_blocks) R(heads) R(group) R(q_blocks) R(kv_blocks) R(kv_stride) R(kv_dram) R(k_base) R(v_base) R(k_scale_base) \
+	R(v_scale_base) R(first_bytes) R(layers) \
 	R(vocab) R(context) R(inv_dim) R(eps) R(score_scale) R(stream_base) R(embed_base) R(rope_base) R(layers_bytes) \
 	R(stream_bytes) R(embed_type) R(topk) R(topk_select) R(topk_id) R(topk_logit) R(topk_count) R(status) R(counter_select) \
-	R(counter_value) R(version) R(ev_status) R(ev_pending) R(ev_enable)
+	R(counter_value) R(version) R(layer) R(ev_status) R(ev_pending) R(ev_enable)
 
 #define R(name) STUB_##name,
 enum stub_register { STUB_REGISTERS(R) STUB_N_REGISTERS };
