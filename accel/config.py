@@ -88,8 +88,9 @@ class CoreConfig:
     max_heads_dim: largest n_heads*head_dim, padded, elements.
     max_head_dim:  largest padded head, elements.
     max_context:   positions the score RAM holds.
-    kv_bytes:      bytes of keys (and as many of values) held on chip.
-    kv_scales:     (layer, KV head, position) scales of keys (and as many of values) held on chip.
+    kv_bytes:      bytes of keys (and as many of values) held on chip, a power of 2: a whole cache, or the tile of one in DRAM.
+    kv_scales:     (layer, KV head, position) scales of keys (and as many of values) held on chip; with the cache in DRAM, those of
+                   one head: so max_context or more.
     max_topk:      candidates the hardware top-k keeps.
     fifo_bytes:    weight prefetch buffer.
     ports:         native DRAM ports that the weight stream is spread over.
@@ -100,7 +101,7 @@ class CoreConfig:
     max_hidden:    int = 4096
     max_heads_dim: int = 1024
     max_head_dim:  int = 128
-    max_context:   int = 512
+    max_context:   int = 2048
     kv_bytes:      int = 65536
     kv_scales:     int = 2048
     max_topk:      int = TOPK_MAX
@@ -114,6 +115,9 @@ class CoreConfig:
         for name in ("max_dim", "max_hidden", "max_heads_dim", "max_head_dim", "max_context", "kv_bytes"):
             value = getattr(self, name)
             check(value >= BLOCK and value % BLOCK == 0, f"{name} is {value}, must be a positive multiple of {BLOCK}")
+        check(self.kv_bytes & (self.kv_bytes - 1) == 0, f"kv_bytes is {self.kv_bytes}, must be a power of 2")
+        check(self.kv_scales >= self.max_context and self.kv_scales % BLOCK == 0,
+            f"kv_scales is {self.kv_scales}, must be a multiple of {BLOCK} and at least max_context {self.max_context}")
         check(self.ports in (1, 2, 4), f"ports is {self.ports}, must be 1, 2 or 4")
 
     @property
@@ -149,16 +153,27 @@ class CoreConfig:
             ("head_dim (padded)",    m.head_blocks*BLOCK,                               self.max_head_dim),
         ):
             check(value <= limit, f"model's {name} is {value}, this core is built for at most {limit}")
-        check(self.context_of(m) >= 1, f"model needs {self.kv_bytes_per_position(m)} bytes of keys per position, "
-            f"this core holds {self.kv_bytes} bytes and {self.kv_scales} scales")
 
     @staticmethod
-    def kv_bytes_per_position(m):
-        """Bytes of keys (and as many of values) of one position over all layers."""
-        return m.n_layers*m.n_kv_heads*m.head_blocks*BLOCK
+    def kv_heads(m):
+        """KV heads of all layers: regions that a cache has."""
+        return m.n_layers*m.n_kv_heads
 
-    def context_of(self, m):
-        """Positions of model `m` that this core can hold (a multiple of 32, at most the model's own context)."""
-        by_bytes  = self.kv_bytes//self.kv_bytes_per_position(m)
-        by_scales = self.kv_scales//(m.n_layers*m.n_kv_heads)
-        return min(m.context, min(by_bytes, by_scales, self.max_context)//BLOCK*BLOCK)
+    def kv_on_chip(self, m):
+        """Whether the whole cache of model `m`, for as many positions as this core can score, fits on chip."""
+        positions = ceil_div(self._positions(m), BLOCK)*BLOCK*self.kv_heads(m)
+        return positions*m.head_blocks*BLOCK <= self.kv_bytes and positions <= self.kv_scales
+
+    def context_of(self, m, dram_bytes=None):
+        """Positions of model `m` that this core can hold, with `dram_bytes` for a cache in DRAM (None: as many as it takes)."""
+        positions = self._positions(m)
+        if dram_bytes is not None and not self.kv_on_chip(m):
+            positions = min(positions, dram_bytes//self.kv_dram_bytes(m, BLOCK)*BLOCK)
+        return positions
+
+    def kv_dram_bytes(self, m, positions):
+        """Bytes of a cache in DRAM for `positions`, a multiple of 32: keys, values, scales of both."""
+        return 2*positions*self.kv_heads(m)*(m.head_blocks*BLOCK + 2)
+
+    def _positions(self, m):
+        return min(m.context, self.max_context)

@@ -8,10 +8,10 @@ from migen import *
 from migen.genlib.fsm import FSM, NextState, NextValue
 
 from litex.gen import LiteXModule
-from litex.soc.interconnect import stream
 
 from . import image
-from .config import BLOCK
+from .fetch import LlamaSerialMultiplier
+from .kv import ADDRESS_BITS, BLOCK_COUNT_BITS, SCALE_BITS
 from .unpack import JOB_ROW, JOB_VECTOR
 from .vector import KIND_SCORE, KIND_VALUE
 
@@ -43,10 +43,16 @@ class LlamaDims(LiteXModule):
         vocab       = (19, "Rows of the classifier."),
         context     = (18, "Positions the KV memory is divided for, a multiple of 32."),
         kv_stride   = (26, "Bytes from one KV head to the next: context*head_blocks*32."),
+        kv_dram     = ( 1, "Keys and values are in DRAM, else in the core's memories."),
+        k_base      = (27, "Keys in DRAM, in units of 32 bytes from its start: layers*kv_heads*kv_stride bytes."),
+        v_base      = (27, "Values in DRAM, in units of 32 bytes from its start, as many."),
+        k_scale_base= (27, "Scales of keys in DRAM, in units of 32 bytes from its start: layers*kv_heads*context fp16."),
+        v_scale_base= (27, "Scales of values in DRAM, in units of 32 bytes from its start, as many."),
         inv_dim     = (32, "fp32 bits of 1/dim."),
         eps         = (32, "fp32 bits of the RMSNorm epsilon."),
         score_scale = (32, "fp32 bits of log2(e)/sqrt(head_dim)."),
         stream_base = (27, "Stream section, in units of 32 bytes from the start of DRAM."),
+        first_units = (27, "Length up to the end of the first layer's wq, in units of 32 bytes."),
         layers_units= (27, "Length up to the end of the last layer, in units of 32 bytes."),
         stream_units= (27, "Length of the whole stream section, in units of 32 bytes."),
         embed_base  = (27, "First group of the embedding, in units of 32 bytes from the start of DRAM."),
@@ -60,31 +66,11 @@ class LlamaDims(LiteXModule):
             setattr(self, name, Signal(width, name=f"dims_{name}"))
 
 
-class _SerialMultiplier(LiteXModule):
-    """a*b by shift and add, one bit of `b` a clock: for addresses that are needed once per token."""
-
-    def __init__(self, a_bits, b_bits):
-        self.start, self.idle = Signal(), Signal()
-        self.a, self.b, self.p = Signal(a_bits), Signal(b_bits), Signal(a_bits + b_bits)
-
-        # # #
-
-        a, b, left = Signal(a_bits + b_bits), Signal(b_bits), Signal(max=b_bits + 1)
-        self.comb += self.idle.eq(left == 0)
-        self.sync += [
-            If(self.start,
-                a.eq(self.a), b.eq(self.b), self.p.eq(0), left.eq(b_bits),
-            ).Elif(~self.idle,
-                If(b[0], self.p.eq(self.p + a)), a.eq(a << 1), b.eq(b >> 1), left.eq(left - 1),
-            )
-        ]
-
-
 class LlamaController(LiteXModule):
     """Owns (stage, layer, head, position) of a pass and starts every block; nothing else keeps a copy of that state.
 
-    A pass decodes one token: request the three reads (RoPE row, embedding row, layers), load the RoPE row, dequantise the
-    embedding into x, run the layers, and where logits are wanted the final norm and the classifier. Each matrix's header is
+    A pass decodes one token: start LlamaFetch, load the RoPE row, dequantise the embedding into x, run the layers, and where
+    logits are wanted the final norm and the classifier. Attention takes the query heads of a KV head in sets of `columns`. Each matrix's header is
     compared with what the stage expects, so a stream out of step ends the pass with ERROR_STREAM instead of wrong tokens.
 
     start, reset, token, position, want_logits: inputs; done: one-cycle pulse; busy, error: levels. reset ends any pass: the
@@ -99,37 +85,40 @@ class LlamaController(LiteXModule):
         self.stages                              = {name: Signal(name=f"stage_{name}") for name in STAGES}
 
         # State that blocks may look at.
-        self.layer, self.head = Signal(9), Signal(9)
+        self.layer, self.head = Signal(9), Signal(9)   # (The set's first head.)
         self.kind             = Signal(4)          # Matrix that is expected or running.
-        self.kv_base          = Signal(26)         # Of the KV head that is read.
-        self.kv_sbase         = Signal(20)
-        self.layer_kv_base    = Signal(26)         # Of the layer's first KV head, for writes.
-        self.layer_kv_sbase   = Signal(20)
-        self.positions        = Signal(18)         # position + 1.
-        self.k_offset         = Signal(22)         # position*head_blocks, in blocks.
+        self.kv_base          = Signal(ADDRESS_BITS)       # Of the KV head that is read.
+        self.kv_sbase         = Signal(SCALE_BITS)
+        self.layer_kv_base    = Signal(ADDRESS_BITS)       # Of the layer's first KV head, for writes.
+        self.layer_kv_sbase   = Signal(SCALE_BITS)
+        self.positions        = Signal(18)                 # position + 1.
+        self.k_offset         = Signal(BLOCK_COUNT_BITS)   # position*head_blocks, in blocks.
+        self.v_offset         = Signal(BLOCK_COUNT_BITS)   # position//32*head_blocks, in blocks.
+        self.n_columns        = Signal(bits_for(config.columns))   # Query heads of the set.
+        self.last_layer       = Signal()
+        self.piece            = Signal(27)                 # Of the stream, the next one: the layer's first header says so.
 
-        # Stream reader and unpacker.
-        self.commands       = stream.Endpoint([("address", 27), ("units", 27)])
+        # Reads, stream reader and unpacker.
+        self.fetch_prepare, self.fetch_prepared, self.fetch_start = Signal(), Signal(), Signal()
         self.flush          = Signal()
-        self.reader_idle    = Signal()
+        self.memory_idle    = Signal()   # No read and no write is under way.
         self.clear_datapath = Signal()
         self.header         = Record([("valid", 1), ("type", 2), ("exponent", (6, True)), ("kind", 4), ("layer", 8),
-            ("rows", 18), ("blocks", 11), ("bad_magic", 1)])
+            ("rows", 18), ("blocks", 11), ("piece", 27), ("bad_magic", 1)])
         self.expect_header, self.accept = Signal(), Signal()
         self.job, self.vector_blocks    = Signal(2), Signal(10)
-        self.row_skip                   = Signal(4)
         self.vector_to_rope             = Signal()   # Else the vector is a norm's weights.
 
         # Multiplier array: its operands come from the stream or from the KV memories.
         # (Started a clock after the state machine does it: `launched` is its side of the register.)
-        operands = [("start", 1), ("rows", 18), ("blocks", 11), ("type", 2), ("exponent", 6), ("base", 12), ("emax", 8),
-            ("kind", 4)]
+        operands = [("start", 1), ("rows", 18), ("blocks", 11), ("type", 2), ("exponent", 6), ("base", 12), ("kind", 4),
+            ("turns", 13), ("column_blocks", 4), ("emax", 8*config.columns), ("n_columns", len(self.n_columns)), ("by_column", 1)]
         self.mv, self.launched = Record([("ready", 1), *operands]), Record([("ready", 1), *operands])
         self.sync += [getattr(self.mv, name).eq(getattr(self.launched, name)) for name, _ in operands]
         self.comb += self.launched.ready.eq(self.mv.ready)
         self.from_kv = Signal()
         # Block-float converter.
-        self.bfp = Record([("clear", 1), ("base", 12), ("done", 1), ("emax", 8)])
+        self.bfp = Record([("clear", 1), ("base", 12), ("done", 1), ("emax", 8), ("column_emax", 8*config.columns)])
         # Starts and dones of the rest. (The embedding, the norms and the KV read end where their results do: x, bfp, scores.)
         for name in ("rope_load", "norm", "scores", "softmax", "kv_read", "kv_write", "x", "topk"):
             setattr(self, f"{name}_start", Signal(name=f"{name}_start"))
@@ -137,37 +126,25 @@ class LlamaController(LiteXModule):
             setattr(self, f"{name}_done", Signal(name=f"{name}_done"))
         self.kv_read_values = Signal()             # kv_read of values, else of keys.
         self.k_done, self.v_done = Signal(), Signal()
+        self.kv_written     = Signal()             # All keys and values of this position and layer were given to their memory.
+        self.scales_free    = Signal()             # Those of the set's head were used for the last time.
 
         # # #
 
         # Activation regions, in blocks: A holds norm and attention outputs, B queries and hidden vector, P probabilities.
         region_a, region_b, region_p = config.activation_regions[:3]
-        emax_a, emax_b, emax_p       = Signal(8), Signal(8), Signal(8)
+        emax_a, emax_b, emax_p       = Signal(8), Signal(8), Signal(8*config.columns)
 
         # Products needed once per token.
-        self.embed_product = embed_product = _SerialMultiplier(18, 10)
-        self.pos_product   = pos_product   = _SerialMultiplier(17, 4)
-        group, unit_groups = Signal(24), Signal(7)
-        embed_address, embed_units = Signal(27), Signal(27)
+        self.k_product = k_product = LlamaSerialMultiplier(17, 4)
+        self.v_product = v_product = LlamaSerialMultiplier(12, 4)
+        starts = Signal()
         self.comb += [
-            embed_product.a.eq(self.token),  embed_product.b.eq(dims.dim_blocks),
-            pos_product.a.eq(self.position), pos_product.b.eq(dims.head_blocks),
-            self.k_offset.eq(pos_product.p),
-            self.positions.eq(self.position + 1),
-            self.row_skip.eq(embed_product.p[:4]),
-            group.eq(embed_product.p[4:]),
-            unit_groups.eq((embed_product.p[:4] + dims.dim_blocks + 15) >> 4),
+            k_product.start.eq(starts), k_product.a.eq(self.position),     k_product.b.eq(dims.head_blocks),
+            v_product.start.eq(starts), v_product.a.eq(self.position[5:]), v_product.b.eq(dims.head_blocks),
+            self.k_offset.eq(k_product.p), self.v_offset.eq(v_product.p), self.positions.eq(self.position + 1),
         ]
-        scale = lambda value: Case(dims.embed_type, {
-            image.Q8_0: value[1].eq((value[0] << 4) + value[0]),
-            image.Q4_0: value[1].eq((value[0] << 3) + value[0]),
-            "default":  value[1].eq((value[0] << 3) + (value[0] << 1)),
-        })
-        group_units = Signal(27)
-        self.sync += [
-            scale((group, group_units)), scale((unit_groups, embed_units)),
-            embed_address.eq(dims.embed_base + group_units),
-        ]
+        self.sync += self.last_layer.eq(self.layer == dims.layers - 1)
 
         # What the next header must say.
         expected_rows, expected_blocks, matches = Signal(18), Signal(11), Signal()
@@ -196,8 +173,15 @@ class LlamaController(LiteXModule):
         ]
         self.comb += header_seen.eq((header_age == 3) & (self.kind == kind_before))
 
-        head_base, group_left      = Signal(12), Signal(9)
         k_seen, v_seen, inverse_ok = Signal(), Signal(), Signal()
+        head_base, group_left      = Signal(12), Signal(9)   # group_left: heads of the group from this set on.
+        set_blocks, columns_left   = Signal(7), Signal(len(self.n_columns))
+        n = self.n_columns
+        self.comb += [
+            If(group_left > config.columns, n.eq(config.columns)).Else(n.eq(group_left)),
+            set_blocks.eq(sum(Mux(n[i], dims.head_blocks << i, 0) for i in range(len(n)))),
+            self.kv_written.eq(k_seen & v_seen),
+        ]
         self.sync += [
             If(self.kv_write_start, k_seen.eq(0), v_seen.eq(0)),
             If(self.k_done, k_seen.eq(1)), If(self.v_done, v_seen.eq(1)),
@@ -217,22 +201,12 @@ class LlamaController(LiteXModule):
             If(self.reset, NextValue(self.error, ERROR_NONE), NextState("DRAIN")).Elif(self.start,
                 NextValue(self.error, ERROR_NONE), NextValue(self.layer, 0), NextValue(self.kind, image.NORM1),
                 NextValue(self.layer_kv_base, 0), NextValue(self.layer_kv_sbase, 0),
-                embed_product.start.eq(1), pos_product.start.eq(1),
+                self.fetch_prepare.eq(1), starts.eq(1),
                 NextState("MULTIPLY"),
             ))
-        settle = Signal(3)
         act("MULTIPLY", stage("prepare"),
             If(self.over_limit, NextValue(self.error, ERROR_LIMIT), NextState("FINISH")).Elif(
-                embed_product.idle & pos_product.idle,
-                NextValue(settle, settle + 1), If(settle == 7, NextState("REQUEST_ROPE"))))
-        for state, address, units, following in (
-            ("REQUEST_ROPE",      dims.rope_base + (pos_product.p << 2), dims.head_blocks << 2, "REQUEST_EMBEDDING"),
-            ("REQUEST_EMBEDDING", embed_address,                         embed_units,           "REQUEST_LAYERS"),
-            ("REQUEST_LAYERS",    dims.stream_base, Mux(self.want_logits, dims.stream_units, dims.layers_units), "LOAD_ROPE"),
-        ):
-            act(state, stage("prepare"), self.commands.valid.eq(1), self.commands.address.eq(address),
-                self.commands.units.eq(units), If(self.commands.ready, NextState(following)))
-
+                self.fetch_prepared, self.fetch_start.eq(1), NextState("LOAD_ROPE")))
         act("LOAD_ROPE", stage("prepare"), self.job.eq(JOB_VECTOR), self.vector_blocks.eq(dims.head_blocks),
             self.accept.eq(1), self.rope_load_start.eq(1), NextState("WAIT_ROPE"))
         act("WAIT_ROPE", stage("prepare"), If(self.rope_load_done, NextState("EMBED")))
@@ -244,6 +218,7 @@ class LlamaController(LiteXModule):
         act("START_NORM", stage("norm"),
             self.bfp.base.eq(region_a),
             If(header_seen,
+                If(self.kind == image.NORM1, NextValue(self.piece, self.header.piece)),
                 If(matches, self.accept.eq(1), self.norm_start.eq(1), self.bfp.clear.eq(1), NextState("RUN_NORM")).Else(*fail)))
         act("RUN_NORM", stage("norm"), self.bfp.base.eq(region_a),
             If(self.bfp.done, NextValue(emax_a, self.bfp.emax), NextValue(self.kind, self.kind + 1),
@@ -257,13 +232,15 @@ class LlamaController(LiteXModule):
             [NextValue(self.kind, self.kind + 1), If(self.kind == image.WQ, NextState("WAIT_QKV"))]))
         act("WAIT_QKV", stage("qkv"), self.bfp.base.eq(region_b),
             If(self.bfp.done, NextValue(emax_b, self.bfp.emax), NextValue(self.head, 0), NextValue(head_base, 0),
-                NextValue(group_left, dims.group - 1), NextState("START_SCORES")))
+                NextValue(group_left, dims.group), NextState("START_SCORES")))
 
-        # Attention, head by head: scores, softmax into region P, values into region A.
+        # Attention, set by set of query heads: scores, softmax into region P, values into region A.
         kv_pass = lambda: [self.from_kv.eq(1)]
         act("START_SCORES", stage("scores"), *kv_pass(), self.launched.rows.eq(self.positions),
             self.launched.blocks.eq(dims.head_blocks), self.launched.type.eq(image.Q8_0), self.launched.exponent.eq(K_EXPONENT),
-            self.launched.base.eq(region_b + head_base), self.launched.emax.eq(emax_b), self.launched.kind.eq(KIND_SCORE),
+            self.launched.base.eq(region_b + head_base), self.launched.emax.eq(Replicate(emax_b, config.columns)),
+            self.launched.kind.eq(KIND_SCORE), self.launched.turns.eq(1), self.launched.column_blocks.eq(dims.head_blocks),
+            self.launched.n_columns.eq(n),
             If(self.launched.ready & k_seen,
                 self.launched.start.eq(1), self.kv_read_start.eq(1), self.scores_start.eq(1), NextState("RUN_SCORES")))
         act("RUN_SCORES", stage("scores"), *kv_pass(), self.bfp.base.eq(region_p),
@@ -271,27 +248,30 @@ class LlamaController(LiteXModule):
             .Elif(self.scores_done, NextState("WAIT_VALUES")))
         act("WAIT_VALUES", stage("scores"), *kv_pass(), self.bfp.base.eq(region_p),
             If(v_seen, self.bfp.clear.eq(1), NextState("START_SOFTMAX")))
-        act("START_SOFTMAX", stage("softmax"), self.bfp.base.eq(region_p), self.softmax_start.eq(1), NextState("RUN_SOFTMAX"))
+        act("START_SOFTMAX", stage("softmax"), self.bfp.base.eq(region_p), self.softmax_start.eq(1),
+            NextValue(columns_left, n), NextState("RUN_SOFTMAX"))
         act("RUN_SOFTMAX", stage("softmax"), self.bfp.base.eq(region_p),
-            If(self.bfp.done, NextValue(emax_p, self.bfp.emax), NextState("CLEAR_VALUES")))
+            If(self.bfp.done,
+                NextValue(emax_p, self.bfp.column_emax), NextValue(columns_left, columns_left - 1),
+                If(columns_left == 1, NextState("CLEAR_VALUES"))))
         act("CLEAR_VALUES", stage("values"), self.bfp.base.eq(region_a + head_base), self.bfp.clear.eq(1),
             NextState("START_VALUES"))
         act("START_VALUES", stage("values"), *kv_pass(), self.bfp.base.eq(region_a + head_base),
-            self.launched.rows.eq(dims.head_blocks << 5), self.launched.blocks.eq((self.positions + BLOCK - 1) >> 5),
-            self.launched.type.eq(image.Q8_0), self.launched.exponent.eq(FP16_ONE_EXPONENT), self.launched.base.eq(region_p),
+            self.launched.rows.eq(dims.head_blocks << 5), self.launched.blocks.eq(1), self.launched.turns.eq(self.position[5:] + 1),
+            self.launched.n_columns.eq(n), self.launched.by_column.eq(1), self.launched.type.eq(image.Q8_0), self.launched.exponent.eq(FP16_ONE_EXPONENT), self.launched.base.eq(region_p),
             self.launched.emax.eq(emax_p), self.launched.kind.eq(KIND_VALUE), self.kv_read_values.eq(1),
             If(self.launched.ready & inverse_ok,
-                self.launched.start.eq(1), self.kv_read_start.eq(1), NextState("RUN_VALUES")))
+                self.launched.start.eq(1), self.kv_read_start.eq(1), self.scales_free.eq(1), NextState("RUN_VALUES")))
         act("RUN_VALUES", stage("values"), *kv_pass(), self.kv_read_values.eq(1), self.bfp.base.eq(region_a + head_base),
             If(self.bfp.done,
                 If((self.head == 0) | (self.bfp.emax > emax_a), NextValue(emax_a, self.bfp.emax)),
-                NextValue(self.head, self.head + 1), NextValue(head_base, head_base + dims.head_blocks),
-                NextValue(group_left, group_left - 1),
-                If(group_left == 0,
-                    NextValue(group_left, dims.group - 1),
+                NextValue(self.head, self.head + n), NextValue(head_base, head_base + set_blocks),
+                NextValue(group_left, group_left - n),
+                If(group_left == n,
+                    NextValue(group_left, dims.group),
                     NextValue(self.kv_base, self.kv_base + dims.kv_stride),
                     NextValue(self.kv_sbase, self.kv_sbase + dims.context)),
-                If(self.head == dims.heads - 1, NextState("START_WO")).Else(NextState("START_SCORES"))))
+                If(self.head + n == dims.heads, NextState("START_WO")).Else(NextState("START_SCORES"))))
 
         # Output projection and feed-forward.
         act("START_WO", stage("wo"),
@@ -305,7 +285,7 @@ class LlamaController(LiteXModule):
         act("START_W2", stage("w2"),
             *self.launch(region_b, emax_b, header_seen, matches, fail, [self.x_start.eq(1), NextState("RUN_W2")]))
         act("RUN_W2", stage("w2"), If(self.x_done,
-            If(self.layer != dims.layers - 1,
+            If(~self.last_layer,
                 NextValue(self.layer, self.layer + 1), NextValue(self.kind, image.NORM1), NextState("START_NORM"),
             ).Elif(self.want_logits,
                 NextValue(self.layer, 0), NextValue(self.kind, image.NORM_FINAL), NextState("START_NORM"),
@@ -318,7 +298,7 @@ class LlamaController(LiteXModule):
         draining   = Signal()
         self.sync += [self.flush.eq(draining), self.clear_datapath.eq(draining)]   # Registered: they go everywhere.
         fsm.act("DRAIN", stage("drain"), draining.eq(1),
-            If(self.reader_idle, NextState("FINISH")))
+            If(self.memory_idle, NextState("FINISH")))
         fsm.act("FINISH", stage("drain"), self.done.eq(1), NextState("IDLE"))
 
         # Headers are parsed ahead of their stage, but never in what comes before the layers (RoPE and embedding rows).
@@ -339,6 +319,7 @@ class LlamaController(LiteXModule):
             self.launched.rows.eq(self.header.rows), self.launched.blocks.eq(self.header.blocks),
             self.launched.type.eq(self.header.type), self.launched.exponent.eq(self.header.exponent),
             self.launched.base.eq(base), self.launched.emax.eq(emax), self.launched.kind.eq(self.kind),
+            self.launched.turns.eq(1), self.launched.n_columns.eq(1),
             If(header_seen & self.launched.ready,
                 If(matches, self.launched.start.eq(1), self.accept.eq(1), *then).Else(*fail)),
         ]

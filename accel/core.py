@@ -18,9 +18,11 @@ from .controller import LlamaController, LlamaDims
 from .counters import COUNTERS, LlamaCounters
 from .debug import LlamaDebugWindow
 from .embedding import LlamaEmbedding
+from .fetch import LlamaFetch
 from .function import LlamaFunctionArbiter
 from .kv import LlamaKVOwner
 from .kvquantise import LlamaKVQuantise
+from .kvwriter import LlamaKVWriter
 from .matvec import LlamaMatVec
 from .residual import LlamaResidual, LlamaXMemory
 from .rmsnorm import LlamaRMSNorm
@@ -32,7 +34,7 @@ from .topk import LlamaTopK
 from .unpack import LlamaUnpack
 from .vector import DEST_ACT, KIND_SCORE, KIND_VALUE, LlamaVPU
 
-VERSION = 1   # Of the register interface.
+VERSION = 2   # Of the register interface.
 
 
 class _Cut(LiteXModule):
@@ -48,13 +50,13 @@ class _Cut(LiteXModule):
 class LlamaCore(LiteXModule):
     """Llama-family decoder behind native LiteDRAM ports: one token per `start`, its best logits in a top-k memory.
 
-    config: CoreConfig. ports: `config.ports` native read ports at the controller's own width. `dims`, the controller's inputs and
+    config: CoreConfig. ports: `config.ports` native read ports at the controller's own width; kv_port: a write port for keys
+    and values in DRAM. `dims`, the controller's inputs and
     `token_ready` (one-cycle pulse at the end of each pass) are plain signals; add_csr() puts registers in front of them.
     `bus` is the read-only debug window (`debug_bytes`), `ev` the interrupt.
     """
 
-    def __init__(self, config=CoreConfig(), ports=(), with_csr=True):
-        check(config.columns == 1, f"columns is {config.columns}: this core decodes with one column so far")
+    def __init__(self, config, ports, kv_port, with_csr=True):
         check(len(ports) == config.ports, f"{len(ports)} DRAM ports given, the configuration asks for {config.ports}")
         self.config      = config
         self.dims        = dims = LlamaDims()
@@ -71,17 +73,20 @@ class LlamaCore(LiteXModule):
 
         # Weights: DRAM to beats, beats to blocks (or to the fp32 elements of norms and of the RoPE row).
         self.reader = reader = LlamaStreamReader(ports, config.beat_bytes, config.fifo_bytes)
+        self.fetch  = fetch  = resettable(LlamaFetch(config, dims))
         self.unpack = unpack = resettable(LlamaUnpack(config.lanes))
 
         # Activations, multiplier array, conversion of results to activations.
         depth            = config.activation_regions[-1]
         self.activations = activations = LlamaActivations(config.lanes, config.columns, depth)
-        self.matvec      = matvec      = resettable(LlamaMatVec(config.lanes, config.columns, activations))
+        self.matvec      = matvec      = resettable(LlamaMatVec(config.lanes, config.columns, activations,
+            config.max_head_dim))
         self.block_float = block_float = resettable(LlamaBlockFloat(config.lanes, activations))
 
-        # Keys and values.
+        # Keys and values. (What is on its way to DRAM goes there, reset or not.)
         self.kv          = kv          = resettable(LlamaKVOwner(config))
-        self.kv_quantise = kv_quantise = resettable(LlamaKVQuantise(config, kv))
+        self.kv_quantise = kv_quantise = resettable(LlamaKVQuantise(config))
+        self.kv_writer   = kv_writer   = LlamaKVWriter(config, kv_port)
 
         # Stages.
         self.x         = x         = resettable(LlamaXMemory(config.max_dim))
@@ -93,15 +98,26 @@ class LlamaCore(LiteXModule):
         self.swiglu    = swiglu    = resettable(LlamaSwiGLU())
         self.topk      = topk      = resettable(LlamaTopK(config.max_topk))
 
-        # Reader to unpacker. (Here and below, registers between blocks keep their handshakes from adding up to one long path.)
-        self.beats = beats = resettable(_Cut(reader.source.description))
+        # Reads in the order of use; weights to the unpacker, the cache's beats to its tile. (Here and below, registers between
+        # blocks keep their handshakes from adding up to one long path.)
+        self.beats = beats = resettable(_Cut(fetch.weights.description))
+        self.fills = fills = resettable(_Cut(fetch.fill.description))
         self.comb += [
-            ctrl.commands.connect(reader.sink), reader.flush.eq(ctrl.flush), ctrl.reader_idle.eq(reader.idle),
-            reader.source.connect(beats.sink), beats.source.connect(unpack.sink),
+            fetch.prepare.eq(ctrl.fetch_prepare), ctrl.fetch_prepared.eq(fetch.prepared), fetch.start.eq(ctrl.fetch_start),
+            fetch.token.eq(ctrl.token), fetch.want_logits.eq(ctrl.want_logits), fetch.position.eq(ctrl.position),
+            fetch.k_offset.eq(ctrl.k_offset), fetch.v_offset.eq(ctrl.v_offset),
+            fetch.kv_base.eq(ctrl.layer_kv_base), fetch.kv_sbase.eq(ctrl.layer_kv_sbase), fetch.kv_begin.eq(ctrl.kv_write_start),
+            fetch.kv_stored.eq(ctrl.kv_written & kv_writer.idle), fetch.last_layer.eq(ctrl.last_layer),
+            fetch.segment.eq(ctrl.piece),
+            fetch.commands.connect(reader.sink), reader.flush.eq(ctrl.flush),
+            ctrl.memory_idle.eq(reader.idle & kv_writer.idle),
+            reader.source.connect(fetch.sink), fetch.weights.connect(beats.sink), beats.source.connect(unpack.sink),
+            fetch.fill.connect(fills.sink), fills.source.connect(kv.fill),
             ctrl.header.valid.eq(unpack.header_valid), ctrl.header.bad_magic.eq(unpack.bad_magic),
-            [getattr(ctrl.header, n).eq(getattr(unpack, n)) for n in ("type", "exponent", "kind", "layer", "rows", "blocks")],
+            [getattr(ctrl.header, n).eq(getattr(unpack, n)) for n in ("type", "exponent", "kind", "layer", "rows", "blocks",
+                "piece")],
             unpack.expect_header.eq(ctrl.expect_header), unpack.row_type.eq(dims.embed_type),
-            unpack.row_skip.eq(ctrl.row_skip), unpack.row_blocks.eq(dims.dim_blocks),
+            unpack.row_skip.eq(fetch.row_skip), unpack.row_blocks.eq(dims.dim_blocks),
         ]
         self.sync += [
             unpack.accept.eq(ctrl.accept), unpack.job.eq(ctrl.job), unpack.vector_blocks.eq(ctrl.vector_blocks),
@@ -132,9 +148,11 @@ class LlamaCore(LiteXModule):
             matvec.sink.valid.eq(operands.source.valid & ~embedded),
             embedding.sink.valid.eq(operands.source.valid & embedded),
             operands.source.ready.eq(Mux(embedded, embedding.sink.ready, matvec.sink.ready)),
-            matvec.start.eq(ctrl.mv.start), ctrl.mv.ready.eq(matvec.ready_for_start), matvec.n_columns.eq(1),
-            [getattr(matvec, n).eq(getattr(ctrl.mv, n)) for n in ("rows", "blocks", "type", "exponent", "base", "kind")],
-            matvec.emax[0].eq(ctrl.mv.emax),
+            matvec.start.eq(ctrl.mv.start), ctrl.mv.ready.eq(matvec.ready_for_start),
+            [getattr(matvec, n).eq(getattr(ctrl.mv, n)) for n in ("rows", "blocks", "type", "exponent", "base", "kind", "turns",
+                "column_blocks", "n_columns", "by_column")],
+            [emax.eq(ctrl.mv.emax[8*c:8*(c + 1)]) for c, emax in enumerate(matvec.emax)],
+            activations.broadcast.eq(ctrl.stages["qkv"]),
         ]
 
         # Rows to the stage of their kind.
@@ -178,6 +196,7 @@ class LlamaCore(LiteXModule):
             block_float.column.eq(vpu.source.column), block_float.last.eq(vpu.source.last),
             block_float.base.eq(ctrl.bfp.base), block_float.clear.eq(ctrl.bfp.clear),
             ctrl.bfp.done.eq(block_float.done), ctrl.bfp.emax.eq(block_float.emax),
+            ctrl.bfp.column_emax.eq(Cat(*block_float.column_emax)),
         ]
 
         # Starts, dones and parameters. (Two starts a clock late: the first result is many clocks away.)
@@ -191,16 +210,28 @@ class LlamaCore(LiteXModule):
             kv_quantise.start.eq(ctrl.kv_write_start), ctrl.k_done.eq(kv_quantise.k_done), ctrl.v_done.eq(kv_quantise.v_done),
             kv_quantise.base.eq(ctrl.layer_kv_base), kv_quantise.sbase.eq(ctrl.layer_kv_sbase),
             kv_quantise.stride.eq(dims.kv_stride), kv_quantise.context.eq(dims.context),
-            kv_quantise.position.eq(ctrl.position), kv_quantise.k_offset.eq(ctrl.k_offset),
+            kv_quantise.position.eq(ctrl.position), kv_quantise.k_offset.eq(ctrl.k_offset), kv_quantise.v_offset.eq(ctrl.v_offset),
             kv_quantise.head_blocks.eq(dims.head_blocks), kv_quantise.kv_blocks.eq(dims.kv_blocks),
+            kv_quantise.room.eq(~dims.kv_dram | kv_writer.room),
             kv.start.eq(ctrl.kv_read_start), kv.read_values.eq(ctrl.kv_read_values), kv.base.eq(ctrl.kv_base),
-            kv.sbase.eq(ctrl.kv_sbase), kv.positions.eq(ctrl.positions), kv.head_blocks.eq(dims.head_blocks),
-            kv.context.eq(dims.context),
+            kv.sbase.eq(ctrl.kv_sbase), kv.row_blocks.eq(dims.head_blocks), kv.streamed.eq(dims.kv_dram),
+            kv.restart.eq(ctrl.fetch_start), kv.scales_free.eq(ctrl.scales_free),
+            If(ctrl.kv_read_values, kv.n_blocks.eq((ctrl.v_offset + dims.head_blocks) << 5)).Else(
+                kv.n_blocks.eq(ctrl.k_offset + dims.head_blocks)),
+            kv_writer.flush.eq(ctrl.kv_written | ctrl.clear_datapath),
+            [base.eq(b) for base, b in zip(kv_writer.base, (dims.k_base, dims.v_base, dims.k_scale_base, dims.v_scale_base))],
             softmax.clear.eq(ctrl.scores_start), ctrl.scores_done.eq(softmax.scores_done),
             softmax.start.eq(ctrl.softmax_start), ctrl.softmax_done.eq(softmax.done), softmax.positions.eq(ctrl.positions),
-            softmax.sbase.eq(ctrl.kv_sbase), softmax.score_scale.eq(dims.score_scale),
+            softmax.sbase.eq(Mux(dims.kv_dram, 0, ctrl.kv_sbase)), softmax.n_columns.eq(ctrl.n_columns), softmax.score_scale.eq(dims.score_scale),
             topk.start.eq(ctrl.topk_start), topk.k.eq(dims.topk), ctrl.topk_done.eq(topk.done),
         ]
+
+        # New keys and values to the memories, or to DRAM.
+        for sink, here in ((kv, ~dims.kv_dram), (kv_writer, dims.kv_dram)):
+            for name in ("valid", "scale_valid"):
+                self.comb += getattr(sink, f"write_{name}").eq(getattr(kv_quantise, f"write_{name}") & here)
+            for name in ("values", "address", "data", "scale_address", "scale"):
+                self.comb += getattr(sink, f"write_{name}").eq(getattr(kv_quantise, f"write_{name}"))
 
         # What this build cannot hold is refused before anything is addressed with it.
         limits = [(dims.dim_blocks, config.max_dim//BLOCK), (dims.hidden_blocks, config.max_hidden//BLOCK),
@@ -214,9 +245,9 @@ class LlamaCore(LiteXModule):
         self.comb += [
             counters.clear.eq(ctrl.start & ~ctrl.busy),
             counters.events["total"].eq(ctrl.busy),
-            counters.events["beats"].eq(beats.source.valid & beats.source.ready),
-            counters.events["no_data"].eq(ctrl.busy & ~beats.source.valid & beats.source.ready),
-            counters.events["no_room"].eq(ctrl.busy & beats.source.valid & ~beats.source.ready),
+            counters.events["beats"].eq(reader.beat),
+            counters.events["no_data"].eq(ctrl.busy & reader.no_data),
+            counters.events["no_room"].eq(ctrl.busy & reader.no_room),
             [counters.events[name].eq(level) for name, level in ctrl.stages.items()],
         ]
         self.debug = debug = LlamaDebugWindow(idle=~ctrl.busy, memories=dict(
@@ -270,6 +301,8 @@ class LlamaCore(LiteXModule):
             CSRField("error", size=8, offset=8, description="Of the last pass: 0 none, 1 stream out of step (a matrix header "
                 "differs from what the dimensions ask for), 2 a dimension over this build's limit."),
         ], description="State of the core.")
+        self.layer   = CSRStatus(9, description="Layer that the running pass is at.")
+        self.comb   += self.layer.status.eq(ctrl.layer)
         self.version = CSRStatus(8, reset=VERSION, description="Version of this register interface.")
         self.comb   += [self.status.fields.busy.eq(ctrl.busy), self.status.fields.done.eq(finished),
             self.status.fields.error.eq(ctrl.error)]

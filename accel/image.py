@@ -14,12 +14,12 @@ import numpy as np
 from .config import BLOCK, GROUP_BLOCKS, UNIT_BYTES, ModelConfig, ceil_div, check
 
 MAGIC         = b"LITELLAM"
-VERSION       = 1
+VERSION       = 2
 MATRIX_MAGIC  = 0x4D4C
 SECTION_ALIGN = 4096
-HEADER        = struct.Struct("<8sIIII 8I ff 3I fff 7I I")
+HEADER        = struct.Struct("<8sIIII 8I ff 3I fff 8I I")
 SECTION       = struct.Struct("<4sIII")
-MATRIX        = struct.Struct("<HBbBBHII16x")
+MATRIX        = struct.Struct("<HBbBBHIII12x")
 
 # Matrix types (llama.cpp's block formats) and their bytes per group of 16 blocks.
 F32, Q8_0, Q4_0, Q4_1 = range(4)
@@ -122,15 +122,15 @@ def rope_table(head_dim, context, base=10000.0, factors=None):
 
 # Stream -------------------------------------------------------------------------------------------
 
-def matrix_header(kind, layer, type, exponent, rows, blocks):
-    """The 32 bytes before each matrix or norm of the stream."""
-    return MATRIX.pack(MATRIX_MAGIC, type, exponent, kind, 0, layer, rows, blocks)
+def matrix_header(kind, layer, type, exponent, rows, blocks, piece=0):
+    """The 32 bytes before each matrix or norm of the stream. piece: see pack_stream, in bytes."""
+    return MATRIX.pack(MATRIX_MAGIC, type, exponent, kind, 0, layer, rows, blocks, piece//UNIT_BYTES)
 
 
-def pack_norm(weight, kind, layer):
+def pack_norm(weight, kind, layer, piece=0):
     """Header and float32 weights of one norm."""
     data = np.ascontiguousarray(weight, "<f4").tobytes()
-    return matrix_header(kind, layer, F32, 0, 1, len(data)//(4*BLOCK)) + data
+    return matrix_header(kind, layer, F32, 0, 1, len(data)//(4*BLOCK), piece) + data
 
 
 def pack_matrix(w, kind, layer):
@@ -150,7 +150,7 @@ def pack_matrix(w, kind, layer):
 def unpack_matrix(buf, offset):
     """Read what pack_matrix or pack_norm wrote at `offset`: (kind, layer, QMatrix or float32 array, next offset)."""
     check(offset + UNIT_BYTES <= len(buf), f"stream ends at byte {len(buf)}, a matrix header was expected at {offset}")
-    magic, type, _, kind, _, layer, rows, blocks = MATRIX.unpack_from(buf, offset)
+    magic, type, _, kind, _, layer, rows, blocks, _ = MATRIX.unpack_from(buf, offset)
     check(magic == MATRIX_MAGIC, f"no matrix header at stream byte {offset}: found {magic:#06x}")
     check(type in TYPE_NAMES, f"matrix type {type} at stream byte {offset}, must be 0 to 3")
     offset += UNIT_BYTES
@@ -175,17 +175,26 @@ def unpack_matrix(buf, offset):
 
 
 def pack_stream(model):
-    """The stream section: (bytes, length up to the last layer's end, offset of the classifier)."""
-    parts = []
+    """The stream section: (bytes, length up to the first layer's wq, length up to the last layer's end, offset of the
+    classifier).
+
+    With keys and values in DRAM the core reads it in pieces that end behind each wq. The header of a layer's norm1 says how
+    long the next piece is: from its wo to the next layer's wq, or to the end of the last layer.
+    """
+    before, after = [], []   # Of each layer: up to wq, but for norm1; from wo on.
     for i, l in enumerate(model.layers):
-        parts += [pack_norm(l.norm1, NORM1, i), pack_matrix(l.wk, WK, i), pack_matrix(l.wv, WV, i),
-            pack_matrix(l.wq, WQ, i), pack_matrix(l.wo, WO, i), pack_norm(l.norm2, NORM2, i),
-            pack_matrix(l.w13, W13, i), pack_matrix(l.w2, W2, i)]
+        before.append(b"".join([pack_matrix(l.wk, WK, i), pack_matrix(l.wv, WV, i), pack_matrix(l.wq, WQ, i)]))
+        after.append(b"".join([pack_matrix(l.wo, WO, i), pack_norm(l.norm2, NORM2, i), pack_matrix(l.w13, W13, i),
+            pack_matrix(l.w2, W2, i)]))
+    parts, norm_bytes = [], len(pack_norm(model.norm_final, NORM_FINAL, 0))
+    for i, l in enumerate(model.layers):
+        piece  = len(after[i]) + (norm_bytes + len(before[i + 1]) if i + 1 < len(model.layers) else 0)
+        parts += [pack_norm(l.norm1, NORM1, i, piece), before[i], after[i]]
     layers_bytes = sum(map(len, parts))
     parts       += [pack_norm(model.norm_final, NORM_FINAL, 0)]
     classifier   = sum(map(len, parts))
     parts       += [pack_matrix(model.classifier, CLASSIFIER, 0)]
-    return b"".join(parts), layers_bytes, classifier
+    return b"".join(parts), norm_bytes + len(before[0]), layers_bytes, classifier
 
 
 # Image --------------------------------------------------------------------------------------------
@@ -195,6 +204,7 @@ class ImageHeader:
     """What the firmware needs of an image: see HEADER for order and width of each field."""
     config:         ModelConfig
     image_bytes:    int
+    first_bytes:    int   # Of the stream, up to the first layer's wq.
     layers_bytes:   int
     stream_bytes:   int
     stream_offset:  int
@@ -210,7 +220,7 @@ def write_image(model):
     """bytes of the image of `model`."""
     import json
     c = model.config
-    stream, layers_bytes, classifier = pack_stream(model)
+    stream, first_bytes, layers_bytes, classifier = pack_stream(model)
     sections = [(b"STRM", stream)]
     if not model.tied:
         sections.append((b"EMBD", pack_matrix(model.embedding, EMBEDDING, 0)))
@@ -223,7 +233,7 @@ def write_image(model):
         offset       += ceil_div(len(data), SECTION_ALIGN)*SECTION_ALIGN
     embed  = offsets[b"STRM"] + classifier if model.tied else offsets[b"EMBD"]
     fields = [c.dim, c.hidden, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.vocab, c.context, c.eps, c.rope_base,
-        c.dim_blocks, c.hidden_blocks, c.head_blocks, *constants(c), layers_bytes, len(stream), offsets[b"STRM"], embed,
+        c.dim_blocks, c.hidden_blocks, c.head_blocks, *constants(c), first_bytes, layers_bytes, len(stream), offsets[b"STRM"], embed,
         model.embedding.type, offsets[b"ROPE"], model.bos, model.eos]
     head   = HEADER.pack(MAGIC, VERSION, HEADER.size, offset, len(sections), *fields) + table
     out    = bytearray(offset)
@@ -260,7 +270,7 @@ def read_header(buf):
     for name in ("STRM", "ROPE", "TOKN", "TMPL", "META"):
         check(name in sections, f"image has no section {name}")
     config = ModelConfig(*f[5:13], eps=float(f[13]), rope_base=float(f[14]))
-    return ImageHeader(config, image_bytes, f[21], f[22], f[23], f[24], f[25], f[26], f[27], f[28], sections)
+    return ImageHeader(config, image_bytes, *f[21:30], sections)
 
 
 def section(buf, header, name):

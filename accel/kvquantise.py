@@ -14,7 +14,7 @@ from . import numerics
 from .config import BLOCK, LIMITS
 from .fp import delay
 from .function import FUNCTION_LAYOUT, FUNCTION_RESULT_LAYOUT
-from .kv import CONTEXT_BITS, HEAD_BLOCKS_BITS
+from .kv import ADDRESS_BITS, BLOCK_COUNT_BITS, CONTEXT_BITS, HEAD_BLOCKS_BITS, SCALE_BITS
 from .readout import LlamaReadOut
 from .vector import DEST_KVBUF, DEST_KVQ, P_M1, VPU_LAYOUT, VPU_RESULT_LAYOUT
 
@@ -58,7 +58,9 @@ class LlamaFPToInt8(LiteXModule):
 
 
 class LlamaKVQuantise(LiteXModule):
-    """Quantise the new keys and values of a layer (numerics.quantise_kv) and write them through `kv`, their owner.
+    """Quantise the new keys and values of a layer (numerics.quantise_kv) and write them, a byte and a scale a clock, to where
+    LlamaKVOwner's layout has them: write_values, write_valid, write_address, write_data, write_scale_valid,
+    write_scale_address, write_scale. A head is written in one go, its scale last, once `room` is high.
 
     result: VPU results; those for DEST_KVBUF are the elements of all KV heads' keys, then of all their values, head by
     head, after RoPE. While a head arrives in one of two buffers its largest magnitude is tracked; when it is complete,
@@ -67,16 +69,16 @@ class LlamaKVQuantise(LiteXModule):
 
     start: pulse before the first key head of a layer; parameters from then to v_done: base and sbase of the layer's KV
     head 0, stride (bytes from head to head, context*hd), context (positions from head to head), position, k_offset
-    (position*head_blocks), head_blocks, kv_blocks (blocks of all KV heads). k_done, v_done: pulses when all keys, all
+    (position*head_blocks), v_offset (position//32*head_blocks), head_blocks, kv_blocks (blocks of all KV heads). k_done, v_done: pulses when all keys, all
     values of the layer are stored.
     claim: pulse from LlamaRope when it takes the first element of a head, which it may do only while `ready`: two heads
     have room from that moment on, so that results under way need no back-pressure.
 
-    Latency: a head is stored 62 clocks + hd after its last element. Interval: that, or the head's elements where they come
+    Latency: a head is stored 63 clocks + hd after its last element. Interval: that, or the head's elements where they come
     slower.
     Source of the format: llama.cpp's Q8_0, with one scale per head.
     """
-    def __init__(self, config, kv):
+    def __init__(self, config):
         depth         = config.max_head_dim
         self.result   = result   = stream.Endpoint(VPU_RESULT_LAYOUT)
         self.vpu      = vpu      = stream.Endpoint(VPU_LAYOUT)
@@ -88,13 +90,23 @@ class LlamaKVQuantise(LiteXModule):
         self.v_done   = Signal()
         self.ready    = Signal(reset=1)
         self.claim    = Signal()
+        self.room     = Signal(reset=1)
 
-        self.base        = Signal.like(kv.base)
-        self.sbase       = Signal.like(kv.sbase)
-        self.stride      = Signal.like(kv.base)
+        self.write_values        = Signal()
+        self.write_valid         = Signal()
+        self.write_address       = Signal(ADDRESS_BITS)
+        self.write_data          = Signal(8)
+        self.write_scale_valid   = Signal()
+        self.write_scale_address = Signal(SCALE_BITS)
+        self.write_scale         = Signal(16)
+
+        self.base        = Signal(ADDRESS_BITS)
+        self.sbase       = Signal(SCALE_BITS)
+        self.stride      = Signal(ADDRESS_BITS)
         self.context     = Signal(CONTEXT_BITS)
         self.position    = Signal(CONTEXT_BITS)
-        self.k_offset    = Signal(max=max(2, config.kv_bytes//BLOCK))
+        self.k_offset    = Signal(BLOCK_COUNT_BITS)
+        self.v_offset    = Signal(BLOCK_COUNT_BITS)
         self.head_blocks = Signal(HEAD_BLOCKS_BITS)
         self.kv_blocks   = Signal(bits_for(config.max_heads_dim//BLOCK))
 
@@ -159,20 +171,23 @@ class LlamaKVQuantise(LiteXModule):
             vpu.dest.eq(DEST_KVQ), vpu.p_sel.eq(P_M1),
         ]
 
-        # Bytes into the owner: along a key, across the positions for a value.
+        # Bytes: along a key, across the positions of a tile for a value.
         self.to_int8 = to_int8 = LlamaFPToInt8()
         quotient     = Signal()
         stored       = Signal()   # The head's last byte is being written.
         values       = Signal()
-        head_base    = Signal.like(kv.base)
-        head_sbase   = Signal.like(kv.sbase)
-        address      = Signal.like(kv.base)
+        head_base    = Signal(ADDRESS_BITS)
+        head_sbase   = Signal(SCALE_BITS)
+        address      = Signal(ADDRESS_BITS)
+        offset       = Signal(ADDRESS_BITS)
         self.comb += [
             to_int8.x.eq(result.data),
-            kv.write_values.eq(values),
-            kv.write_valid.eq(delay(self, quotient, to_int8.latency)),
-            kv.write_address.eq(address), kv.write_data.eq(to_int8.q),
-            kv.write_scale_address.eq(head_sbase + self.position), kv.write_scale.eq(scale),
+            self.write_values.eq(values),
+            self.write_valid.eq(delay(self, quotient, to_int8.latency)),
+            self.write_address.eq(address), self.write_data.eq(to_int8.q),
+            self.write_scale_address.eq(head_sbase + self.position), self.write_scale.eq(scale),
+            If(values, offset.eq(Cat(self.position[:5], Replicate(0, 5), self.v_offset))).Else(
+                offset.eq(Cat(Replicate(0, 5), self.k_offset))),
             stored.eq(delay(self, quotient & result.last, to_int8.latency)),
         ]
 
@@ -223,13 +238,15 @@ class LlamaKVQuantise(LiteXModule):
             If(function.ready, NextState("WAIT_INVERSE")))
         fsm.act("WAIT_INVERSE",
             NextValue(inverse, self.function_result.y),
-            NextValue(address, head_base + Mux(values, self.position, Cat(Replicate(0, 5), self.k_offset))),
-            If(self.function_result.valid, readout.start.eq(1), NextState("SCALE")))
+            If(self.function_result.valid, NextState("WAIT_ROOM")))
+        fsm.act("WAIT_ROOM",
+            NextValue(address, head_base + offset),
+            If(self.room, readout.start.eq(1), NextState("SCALE")))
         fsm.act("SCALE",
-            If(kv.write_valid, NextValue(address, address + Mux(values, self.context, 1))),
+            If(self.write_valid, NextValue(address, address + Mux(values, BLOCK, 1))),
             If(stored, NextState("STORE")))
         fsm.act("STORE",
-            kv.write_scale_valid.eq(1), free.eq(1), NextValue(drain, ~drain),
+            self.write_scale_valid.eq(1), free.eq(1), NextValue(drain, ~drain),
             NextValue(blocks, blocks - self.head_blocks),
             NextValue(head_base, head_base + self.stride), NextValue(head_sbase, head_sbase + self.context),
             If(blocks == self.head_blocks,

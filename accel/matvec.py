@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The engine of everything that streams: rows of quantised blocks times activation vectors."""
 
-from migen import Array, Cat, If, Mux, Record, Signal, bits_for, log2_int
+from migen import Array, Cat, If, Memory, Mux, READ_FIRST, Record, Signal, bits_for, log2_int
 
 from litex.gen import LiteXModule
 from litex.soc.interconnect import stream
@@ -41,13 +41,19 @@ class _Factor(LiteXModule):
 class LlamaMatVec(LiteXModule):
     """Matrix times `columns` activation vectors: fp32 rows, bit for bit numerics.matvec.
 
-    start: pulse while `ready_for_start`, samples the job's parameters: rows, blocks (per row), type, exponent (the
-    accumulator's reference), base (first block of the vectors in the activation memory), emax (of each column's vector),
-    n_columns (results per row), kind (passed on). ready_for_start comes back when all weight beats of the job were taken,
-    while its last rows are still on their way. done: pulse when the job's last result was taken.
+    start: pulse while `ready_for_start`, samples the job's parameters: rows, blocks (per row), turns, type, exponent (the
+    accumulator's reference), base (first block of the vectors in the activation memory) and column_blocks (blocks from one
+    column's vector to the next's), emax (of each column's vector), n_columns (results per row), by_column, kind (passed on).
+    ready_for_start comes back when all weight beats of the job were taken, while its last rows are still on their way. done:
+    pulse when the job's last result was taken.
+
+    turns: a matrix that comes in vertical strips, as values do, tile by tile: `rows` rows of `blocks` blocks, then the same
+    rows' next `blocks` blocks, and so on, `turns` times. Their sums wait in a memory of `turn_rows` rows from turn to turn;
+    such a job has 8 rows or more. by_column: results leave column by column instead of row by row.
 
     sink:   weight beats (unpack.weights_layout), one a clock.
-    source: fp32 rows in order, the columns of a row one after the other; `last` on the last of the job.
+    source: fp32 rows in order, the columns of a row one after the other (by_column: all rows of column 0, then all of column
+    1 ..); `last` on the last of the job.
     The array never stalls; a row's last beat is only taken when there is room for its results. A row may be one beat long:
     rows then leave as fast as beats come, as long as the consumer takes n_columns results per row.
 
@@ -55,7 +61,7 @@ class LlamaMatVec(LiteXModule):
     m); aligned; sum over the row's blocks; rounded to fp32.
     Latency from a row's last beat to its first result: 17 + log2(lanes) clocks (22 with 32 lanes). Interval 1.
     """
-    def __init__(self, lanes, columns, activations):
+    def __init__(self, lanes, columns, activations, turn_rows=BLOCK):
         check((lanes, columns) == (activations.lanes, activations.columns), f"{lanes} lanes and {columns} columns, the "
             f"activation memory has {activations.lanes} and {activations.columns}")
         self.sink   = sink   = stream.Endpoint(weights_layout(lanes))
@@ -66,11 +72,14 @@ class LlamaMatVec(LiteXModule):
         self.done            = Signal()
         self.rows            = Signal(19)
         self.blocks          = Signal(11)
+        self.turns           = Signal(13, reset=1)
         self.type            = Signal(2)
         self.exponent        = Signal((6, True))
         self.base            = Signal(bits_for(activations.depth_blocks - 1))
+        self.column_blocks   = Signal(4)
         self.emax            = [Signal(EXP_BITS) for _ in range(columns)]
         self.n_columns       = Signal(bits_for(columns), reset=columns)
+        self.by_column       = Signal()
         self.kind            = Signal(4)
 
         # # #
@@ -80,72 +89,93 @@ class LlamaMatVec(LiteXModule):
 
         # Job, as sampled at start; `reach` see _Factor.
         running   = Signal()
+        rows      = Signal(len(self.rows))     # Less 1.
         blocks    = Signal(len(self.blocks))   # Less 1.
         type      = Signal(2)
-        base      = Signal(len(self.base))
         emax      = Signal(EXP_BITS*columns)
         reach     = Signal(6)
         n_columns = Signal(len(self.n_columns))
+        by_column = Signal()
+        draining  = Signal()                   # A job by columns has its other columns still to come.
         kind      = Signal(4)
         started   = Signal()
         self.sync += [
             started.eq(self.start),
             If(self.start,
+                rows.eq(self.rows - 1),
                 blocks.eq(self.blocks - 1),
                 type.eq(self.type),
-                base.eq(self.base),
                 emax.eq(Cat(*self.emax)),
                 reach.eq(self.exponent[:6] + 25),
                 n_columns.eq(self.n_columns),
+                by_column.eq(self.by_column),
+                draining.eq(self.by_column & (self.n_columns != 1)),
                 kind.eq(self.kind),
             )
         ]
 
-        # Place in the job: half of a word (8-bit quants), word, block, block of the row and row (both count down).
+        # Place in the job: half of a word (8-bit quants), block of the row, row and turn (these count down); word and block of
+        # each column's vector, and where its row begins.
         half       = Signal()
         first_beat, first_block = Signal(reset=1), Signal(reset=1)
-        word       = Signal(len(read.word))
-        block      = Signal(len(read.block))
         block_left = Signal(len(blocks))
         row_left   = Signal(len(self.rows))
-        take, row_end, may_end = Signal(), Signal(), Signal()
-        words      = log2_int(BLOCK//lanes)
+        turn_left  = Signal(len(self.turns))
+        later      = Signal()                  # This is not the first turn.
+        hold       = Signal()                  # This is not the last turn.
+        take, row_end, turn_end, may_end = Signal(), Signal(), Signal(), Signal()
         self.comb += [
+            hold.eq(turn_left != 0),
             row_end.eq(sink.block_last & (block_left == 0)),
+            turn_end.eq(row_end & (row_left == 0)),
             sink.ready.eq(running & (may_end | ~row_end)),
             take.eq(sink.valid & sink.ready),
-            read.word.eq(word),
-            read.block.eq(block),
         ]
         self.sync += [
             If(take,
                 half.eq((type == Q8_0) & ~half),
-                If((type != Q8_0) | half, word.eq(word + 1)),
                 first_beat.eq(sink.block_last),
                 If(sink.block_last,
-                    block.eq(block + 1),
                     block_left.eq(block_left - 1),
                     first_block.eq(row_end),
                 ),
                 If(row_end,
-                    word.eq(base << words),
-                    block.eq(base),
                     block_left.eq(blocks),
                     row_left.eq(row_left - 1),
-                    If(row_left == 0, running.eq(0)),
+                    If(row_left == 0,
+                        row_left.eq(rows), turn_left.eq(turn_left - 1), later.eq(1),
+                        If(~hold, running.eq(0)),
+                    ),
                 ),
             ),
             If(self.start,
                 running.eq(1),
-                word.eq(self.base << words),
-                block.eq(self.base),
                 block_left.eq(self.blocks - 1),
                 row_left.eq(self.rows - 1),
+                turn_left.eq(self.turns - 1),
+                later.eq(0),
             ),
         ]
+        words = log2_int(BLOCK//lanes)
+        for c in range(columns):
+            word, block, base, first = (Signal(n) for n in (len(read.word)//columns, *[len(self.base)]*3))
+            self.comb += [
+                read.word[c*len(word):(c + 1)*len(word)].eq(word),
+                read.block[c*len(block):(c + 1)*len(block)].eq(block),
+                first.eq(self.base + sum(self.column_blocks << i for i in range(3) if c >> i & 1)),
+            ]
+            self.sync += [
+                If(take,
+                    If((type != Q8_0) | half, word.eq(word + 1)),
+                    If(sink.block_last, block.eq(block + 1)),
+                    If(turn_end, base.eq(block + 1)).Elif(row_end, word.eq(base << words), block.eq(base)),
+                ),
+                If(self.start, word.eq(first << words), block.eq(first), base.eq(first)),
+            ]
 
         # What each stage knows of its beat.
-        layout = [("valid", 1), ("first_beat", 1), ("last_beat", 1), ("first_block", 1), ("row", 1), ("job", 1)]
+        layout = [("valid", 1), ("first_beat", 1), ("last_beat", 1), ("first_block", 1), ("row", 1), ("turn", 1), ("job", 1),
+            ("later", 1), ("hold", 1), ("by_column", 1)]
         stages = [Record(layout)]
         def stage(n):
             """Record of the beat that is n registers behind the sink."""
@@ -159,7 +189,11 @@ class LlamaMatVec(LiteXModule):
             stages[0].last_beat.eq(sink.block_last),
             stages[0].first_block.eq(first_block),
             stages[0].row.eq(row_end),
-            stages[0].job.eq(row_end & (row_left == 0)),
+            stages[0].turn.eq(turn_end),
+            stages[0].job.eq(turn_end & ~hold),
+            stages[0].later.eq(later),
+            stages[0].hold.eq(hold),
+            stages[0].by_column.eq(by_column),
         ]
 
         # 1: beat registered, block RAM read. 2: weights, scale factors, activations. Of a block, only what comes with its
@@ -174,7 +208,7 @@ class LlamaMatVec(LiteXModule):
         ]
         mant, exp, sums, emax_2 = (delay(self, s, 1) for s in (read.mant, read.exp, read.sum, emax))
 
-        accs = []
+        accs, sums_read, sums_written = [], [], []
         for c in range(columns):
             # Dot product of a beat, summed over the beats of its block.
             dot = LlamaDot(lanes, quants.weights, mant[c*lanes*MANT_BITS:(c + 1)*lanes*MANT_BITS])
@@ -205,15 +239,25 @@ class LlamaMatVec(LiteXModule):
                 terms.append(scale.term)
             at_term = at_p + LlamaScale.latency
 
-            # Sum of the row.
+            # Sum of the row, and of its parts in the turns before.
+            memory  = Memory(ACC_BITS, turn_rows, name="llama_row_sums")
+            read_p  = memory.get_port(mode=READ_FIRST)
+            write_p = memory.get_port(write_capable=True, mode=READ_FIRST)
+            self.specials += memory, read_p, write_p
             term    = Signal((len(terms[0]) + 1, True))
+            before  = Signal((ACC_BITS, True))
             row_sum = Signal((ACC_BITS, True))
             acc     = Signal((ACC_BITS, True))
-            self.sync += term.eq(terms[0] + terms[1])
-            self.comb += If(~stage(at_term + 1).first_block, row_sum.eq(acc))
+            self.sync += [term.eq(terms[0] + terms[1]), before.eq(read_p.dat_r)]
+            self.comb += [
+                If(~stage(at_term + 1).first_block, row_sum.eq(acc)).Elif(stage(at_term + 1).later, row_sum.eq(before)),
+                write_p.dat_w.eq(acc),
+            ]
             self.sync += If(stage(at_term + 1).valid & stage(at_term + 1).last_beat, acc.eq(row_sum + term))
             accs.append(acc)
-        ended = stage(at_term + 2)
+            sums_read.append((read_p.adr, before))
+            sums_written.append((write_p.adr, write_p.we))
+        asked, ended = stage(at_term - 1), stage(at_term + 2)
 
         # What a job's results need to know of it waits here until its last result.
         self.jobs = jobs = stream.SyncFIFO([("kind", 4), ("n_columns", len(n_columns)), ("exponent", columns*12)], 8)
@@ -224,7 +268,36 @@ class LlamaMatVec(LiteXModule):
             jobs.sink.kind.eq(kind),
             jobs.sink.n_columns.eq(n_columns),
             *[jobs.sink.exponent[12*c:12*(c + 1)].eq(bias + emax[EXP_BITS*c:EXP_BITS*(c + 1)]) for c in range(columns)],
-            self.ready_for_start.eq(~running & ~started & jobs.sink.ready),
+            self.ready_for_start.eq(~running & ~started & ~draining & jobs.sink.ready),
+        ]
+
+        # Rows whose sums are read, and written; or, at the end of a job by columns, read again: `drained` two clocks later.
+        read_row, write_row = Signal(max=turn_rows), Signal(max=turn_rows)
+        drain, drain_next   = Signal(), Signal()
+        drain_column        = Signal(max=max(2, columns))
+        drain_final         = Signal()
+        n = jobs.source.n_columns
+        self.comb += [
+            [adr.eq(read_row) for adr, _ in sums_read],
+            [adr.eq(write_row) for adr, _ in sums_written],
+            [we.eq(ended.valid & ended.row & (ended.hold | ended.by_column)) for _, we in sums_written],
+            drain_final.eq((read_row == rows[:len(read_row)]) & (drain_column == n - 1)),
+        ]
+        self.sync += [
+            If(asked.valid & asked.row, If(asked.turn, read_row.eq(0)).Else(read_row.eq(read_row + 1))),
+            If(ended.valid & ended.row, If(ended.turn, write_row.eq(0)).Else(write_row.eq(write_row + 1))),
+            If(ended.valid & ended.job & ended.by_column & (n != 1), drain.eq(1), drain_column.eq(1)),
+            If(drain_next,
+                If(read_row == rows[:len(read_row)], read_row.eq(0), drain_column.eq(drain_column + 1)).Else(
+                    read_row.eq(read_row + 1)),
+                If(drain_final, drain.eq(0)),
+            ),
+        ]
+        drained, drained_last = Signal(), Signal()
+        drained_column        = delay(self, drain_column, 2)
+        self.comb += [
+            drained.eq(delay(self, drain_next, 2, reset_less=False)),
+            drained_last.eq(delay(self, drain_final, 2)),
         ]
 
         # Columns of a finished row one after the other: the first as it ends, the others held.
@@ -232,20 +305,26 @@ class LlamaMatVec(LiteXModule):
         column   = Signal(max(1, bits_for(columns - 1)))
         held     = [Signal((ACC_BITS, True)) for _ in accs[1:]]
         held_job = Signal()
+        row_out  = Signal()
+        spread   = Signal()   # This row has other columns to come now.
         out      = Signal()
-        last     = Signal()
+        chosen   = Signal(len(column))
         final    = Signal()
         self.comb += [
-            out.eq((ended.valid & ended.row) | (column != 0)),
-            last.eq(column == jobs.source.n_columns - 1),
-            final.eq(out & last & Mux(column == 0, ended.job, held_job)),
+            row_out.eq(ended.valid & ended.row & ~ended.hold),
+            spread.eq(~ended.by_column & (n != 1)),
+            out.eq(row_out | (column != 0) | drained),
+            chosen.eq(Mux(drained, drained_column, column)),
+            final.eq((row_out & ended.job & (n == 1)) | ((column != 0) & (column == n - 1) & held_job) |
+                (drained & drained_last)),
             jobs.source.ready.eq(final),
-            fp.value.eq(Array([accs[0], *held])[column]),
-            fp.exponent.eq(Array([jobs.source.exponent[12*c:12*(c + 1)] for c in range(columns)])[column]),
+            fp.value.eq(Mux(drained, Array([b for _, b in sums_read])[chosen], Array([accs[0], *held])[chosen])),
+            fp.exponent.eq(Array([jobs.source.exponent[12*c:12*(c + 1)] for c in range(columns)])[chosen]),
         ]
         self.sync += [
-            If(out, If(last, column.eq(0)).Else(column.eq(column + 1))),
-            If(ended.valid & ended.row, held_job.eq(ended.job), *[h.eq(acc) for h, acc in zip(held, accs[1:])]),
+            If(row_out & spread, column.eq(1)).Elif(column == n - 1, column.eq(0)).Elif(column != 0, column.eq(column + 1)),
+            If(row_out, held_job.eq(ended.job), *[h.eq(acc) for h, acc in zip(held, accs[1:])]),
+            If(drained & drained_last, draining.eq(0)),
         ]
 
         # Results wait for their consumer. `free` counts what is not taken by a result here or on its way; rows end no faster
@@ -257,15 +336,19 @@ class LlamaMatVec(LiteXModule):
             results.sink.valid.eq(delay(self, out, fp.latency, reset_less=False)),
             results.sink.data.eq(fp.y),
             results.sink.kind.eq(delay(self, jobs.source.kind, fp.latency)),
-            results.sink.column.eq(delay(self, column, fp.latency)),
+            results.sink.column.eq(delay(self, chosen, fp.latency)),
             results.sink.last.eq(delay(self, final, fp.latency)),
             results.source.connect(source),
             self.done.eq(source.valid & source.ready & source.last),
             may_end.eq((free >= n_columns) & (spacing == 0)),
         ]
         ends, leaves = Signal(), Signal()
-        self.comb += [ends.eq(take & row_end), leaves.eq(source.valid & source.ready)]
+        self.comb += [
+            ends.eq(take & row_end & ~hold),
+            leaves.eq(source.valid & source.ready),
+            drain_next.eq(drain & (free != 0)),
+        ]
         self.sync += [
-            free.eq(free - Mux(ends, n_columns, 0) + leaves),
-            If(ends, spacing.eq(n_columns - 1)).Elif(spacing != 0, spacing.eq(spacing - 1)),
+            free.eq(free - Mux(ends, Mux(by_column, 1, n_columns), 0) - drain_next + leaves),
+            If(ends & ~by_column, spacing.eq(n_columns - 1)).Elif(spacing != 0, spacing.eq(spacing - 1)),
         ]

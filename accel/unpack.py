@@ -73,6 +73,7 @@ class LlamaUnpack(LiteXModule):
         self.layer         = Signal(8)
         self.rows          = Signal(19)
         self.blocks        = Signal(11)
+        self.piece         = Signal(27)
 
         self.accept        = Signal()
         self.job           = Signal(2)
@@ -87,10 +88,14 @@ class LlamaUnpack(LiteXModule):
         unit_beats  = UNIT_BYTES//beat_bytes   # Beats of a header, or of 16 scales.
         block_beats = BLOCK//lanes             # Beats of a block of 4-bit quants; twice that for 8-bit ones.
 
-        # Header: its first 16 bytes, shifted in.
+        # Header: its first 16 bytes, shifted in, and the word behind them.
         head  = Signal(128)
         shift = Signal()
-        self.sync += If(shift, head.eq(Cat(head, sink.data)[beat_bytes*8:]))
+        word  = Signal()
+        self.sync += [
+            If(shift, head.eq(Cat(head, sink.data)[beat_bytes*8:])),
+            If(word, self.piece.eq(sink.data[:32])),
+        ]
         self.comb += [
             self.type.eq(head[16:18]),
             self.exponent.eq(head[24:30]),
@@ -154,6 +159,7 @@ class LlamaUnpack(LiteXModule):
             If(sink.valid,
                 next_beat,
                 shift.eq(beat >= unit_beats//2),
+                word.eq(beat == unit_beats//2 - 1),
                 If(beat == 0, NextState("CHECK")),
             ))
         fsm.act("CHECK",

@@ -14,7 +14,8 @@ IMAGE_OFFSET = 0x00400000
 def add_llama(soc, config=None, name="llama", image_offset=IMAGE_OFFSET):
     """Add a LlamaCore called `name` to `soc` (add_sdram must have been called) and return it.
 
-    - DRAM: `config.ports` read ports of the crossbar, at native width: conversion there halves the bandwidth or worse.
+    - DRAM: `config.ports` read ports of the crossbar and a write port for keys and values, all at native width: conversion
+      there halves the bandwidth or worse.
     - CPU: its CSRs, its interrupt where the CPU takes interrupts, and a read-only window on its RAMs for debugging as
       memory region `<name>_debug` (uncached).
     - Software: every field of the configuration as constant `<NAME>_<FIELD>` in generated/soc.h, besides <NAME>_BLOCK
@@ -24,7 +25,7 @@ def add_llama(soc, config=None, name="llama", image_offset=IMAGE_OFFSET):
     check(hasattr(soc, "sdram"), "add_llama needs a SoC with SDRAM: call soc.add_sdram() first")
     config = config or CoreConfig()
     ports  = [soc.sdram.crossbar.get_port(mode="read") for _ in range(config.ports)]
-    core   = LlamaCore(config, ports)
+    core   = LlamaCore(config, ports, soc.sdram.crossbar.get_port(mode="write"))
     soc.add_module(name=name, module=core)
     if soc.irq.enabled:
         soc.irq.add(name, use_loc_if_exists=True)

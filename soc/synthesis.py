@@ -32,7 +32,7 @@ from .cache import cached, digest
 TOP       = "llama"
 PORT_BITS = 128          # Of a native DRAM port: DDR3 of 16 bits.
 PACKAGE   = "CABGA381"
-TRUE_DUAL = "llama_keys", "llama_values"
+TRUE_DUAL = "llama_keys", "llama_values", "llama_keys_scales", "llama_values_scales"
 TIMEOUT   = 900          # Seconds for yosys: a memory that explodes into flip-flops takes for ever.
 SCRIPT    = f"""read_verilog -defer {TOP}.v
 hierarchy -top {TOP}
@@ -54,12 +54,13 @@ def intended_memories(config):
     return {
         "llama_keys":           blocks(beat, c.kv_bytes//c.beat_bytes, 8, True),
         "llama_values":         blocks(beat, c.kv_bytes//c.beat_bytes, 8, True),
-        "llama_keys_scales":    blocks(16, c.kv_scales, 16, True),
-        "llama_values_scales":  blocks(16, c.kv_scales, 16, True),
+        "llama_keys_scales":    blocks(32, c.kv_scales//2, 16, True),
+        "llama_values_scales":  blocks(32, c.kv_scales//2, 16, True),
         "llama_act_mant":       c.columns*blocks(c.lanes*16, depth*32//c.lanes, 64),
         "llama_act_meta":       c.columns*blocks(29, depth),
         "llama_x":              blocks(32, c.max_dim),
-        "llama_scores":         blocks(32, c.max_context),
+        "llama_row_sums":       c.columns*blocks(58, c.max_head_dim),
+        "llama_scores":         blocks(32, c.columns*c.max_context),
         "llama_kv_buffer":      blocks(32, 2*c.max_head_dim),
         "llama_rope_cosine":    blocks(32, c.max_head_dim//2),
         "llama_rope_sine":      blocks(32, c.max_head_dim//2),
@@ -67,6 +68,7 @@ def intended_memories(config):
         "prefetch":             c.ports*blocks(PORT_BITS + 2, max(16, c.fifo_bytes*8//PORT_BITS//c.ports)),
         "quants":               blocks(beat + 5, 512),
         "scales":               2,
+        "writes":               blocks(49, 2*c.max_head_dim + 8),
     }
 
 
@@ -99,7 +101,8 @@ def emit(config):
 
     top   = LiteXModule()
     ports = [LiteDRAMNativePort("read", address_width=24, data_width=PORT_BITS) for _ in range(config.ports)]
-    top.core = core = LlamaCore(config, ports)
+    writes   = LiteDRAMNativePort("write", address_width=24, data_width=PORT_BITS)
+    top.core = core = LlamaCore(config, ports, writes)
     csr      = csr_bus.Interface(data_width=32, address_width=14)
     top.bank = csr_bus.CSRBank(core.get_csrs(), bus=csr)
     top.cd_sys = clock = ClockDomain("sys")
@@ -120,6 +123,8 @@ def emit(config):
 
     for port in ports:
         border(inputs=(port.cmd.ready, port.rdata.valid, port.rdata.data), outputs=(port.cmd.valid, port.cmd.addr, port.rdata.ready))
+    border(inputs=(writes.cmd.ready, writes.wdata.ready), outputs=(writes.cmd.valid, writes.cmd.addr, writes.wdata.valid,
+        writes.wdata.data, writes.wdata.we))
     border(inputs=(csr.adr, csr.we, csr.re, csr.dat_w), outputs=(csr.dat_r,))
     border(inputs=(core.bus.adr, core.bus.cyc, core.bus.stb), outputs=(core.bus.ack, core.bus.dat_r))
     border(outputs=(core.ev.irq,))
@@ -176,7 +181,7 @@ def resources(config=CoreConfig()):
     # What a FIFO holds is called storage by LiteX: only its sizes tell which is which.
     anonymous = sorted(n for name, n in blocks.items() if name.startswith("storage"))
     intended  = intended_memories(config)
-    fifos     = sorted([intended.pop("prefetch")//config.ports]*config.ports + [intended.pop("quants")] +
+    fifos     = sorted([intended.pop("prefetch")//config.ports]*config.ports + [intended.pop("quants"), intended.pop("writes")] +
         [1]*intended.pop("scales"))
     if anonymous != fifos:
         faults.append(f"FIFOs in block RAM are {anonymous} DP16KD, intended {fifos}")

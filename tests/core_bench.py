@@ -27,15 +27,19 @@ PORT_BYTES = 16
 def emit(config, monitor=None):
     """The core in `config`, its signals by name, and the files of its Verilog: name -> text.
 
-    monitor: function that adds logic to the core, before it is converted, and returns signals by name to read as well.
+    monitor: function of the core and its two ports that adds logic to it, before it is converted, and returns signals by name
+    to read as well.
     """
-    port    = LiteDRAMNativePort("both", address_width=24, data_width=8*PORT_BYTES)
-    core    = LlamaCore(config, [port], with_csr=False)
-    signals = {**dict(core.test_signals()), **(monitor(core) if monitor else {})}
+    port, wport = (LiteDRAMNativePort(mode, address_width=24, data_width=8*PORT_BYTES) for mode in ("read", "write"))
+    core    = LlamaCore(config, [port], wport, with_csr=False)
+    signals = {**dict(core.test_signals()), **(monitor(core, port, wport) if monitor else {})}
     clock   = ClockDomain("sys")
     core.clock_domains.cd_sys = clock
     ports   = dict(port_cmd_valid=port.cmd.valid, port_cmd_ready=port.cmd.ready, port_cmd_addr=port.cmd.addr,
-        port_rdata_valid=port.rdata.valid, port_rdata_ready=port.rdata.ready, port_rdata_data=port.rdata.data)
+        port_rdata_valid=port.rdata.valid, port_rdata_ready=port.rdata.ready, port_rdata_data=port.rdata.data,
+        wport_cmd_valid=wport.cmd.valid, wport_cmd_ready=wport.cmd.ready, wport_cmd_addr=wport.cmd.addr,
+        wport_wdata_valid=wport.wdata.valid, wport_wdata_ready=wport.wdata.ready, wport_wdata_data=wport.wdata.data,
+        wport_wdata_we=wport.wdata.we)
     for name, signal in {**signals, **ports}.items():
         signal.name_override = name
     emitted = convert(core, ios={clock.clk, clock.rst, *signals.values(), *ports.values()}, name="core")
@@ -74,10 +78,10 @@ class Core:
     """A simulated core that holds one model's image.
 
     latency, stall_256: cycles a read takes, and the chance in 256 that the port stalls a command or an answer.
-    monitor: see emit.
+    in_dram: where the cache is; None for where it fits. monitor: see emit.
     """
 
-    def __init__(self, config, model, latency=20, stall_256=0, monitor=None):
+    def __init__(self, config, model, latency=20, stall_256=0, in_dram=None, monitor=None):
         config.check_model(model.config)
         library, names = build(config, monitor)
         self.lib, self.index = ctypes.CDLL(library), {n: i for i, n in enumerate(names)}
@@ -88,7 +92,9 @@ class Core:
         os.chdir(os.path.dirname(library))   # Where the contents of its memories are.
         self.core    = ctypes.c_void_p(self.lib.core_new(latency, stall_256))
         os.chdir(here)
+        self.config  = config
         self.context = config.context_of(model.config)
+        self.in_dram = not config.kv_on_chip(model.config) if in_dram is None else in_dram
         self.model   = model
         self.load(image.write_image(model))
 
@@ -97,11 +103,18 @@ class Core:
         h, c = image.read_header(data), self.model.config
         self.lib.core_load(self.core, data, ctypes.c_size_t(len(data)))
         fp   = lambda v: int(np.float32(v).view(np.uint32))
+        rows = -(-self.context//32)*32
+        size = self.config.kv_heads(c)*rows
+        # Regions of a cache in DRAM behind the image: keys, values, scales of both.
+        ends = np.cumsum([-(-len(data)//4096)*4096, size*c.head_blocks*32, size*c.head_blocks*32, size*2, size*2])
+        self.regions = dict(zip(("keys", "values", "key_scales", "value_scales"), map(int, ends)))
         inv_dim, eps, score_scale = image.constants(c)
         for name, value in dict(
             dim_blocks=c.dim_blocks, hidden_blocks=c.hidden_blocks, head_blocks=c.head_blocks,
             q_blocks=c.n_heads*c.head_blocks, kv_blocks=c.n_kv_heads*c.head_blocks, heads=c.n_heads, group=c.group,
-            layers=c.n_layers, vocab=c.vocab, context=self.context, kv_stride=self.context*c.head_blocks*32,
+            layers=c.n_layers, vocab=c.vocab, context=rows, kv_stride=rows*c.head_blocks*32,
+            kv_dram=int(self.in_dram), **{f"{n}_base": self.regions[r]//UNIT_BYTES for n, r in (("k", "keys"), ("v", "values"),
+                ("k_scale", "key_scales"), ("v_scale", "value_scales"))}, first_units=h.first_bytes//UNIT_BYTES,
             inv_dim=fp(inv_dim), eps=fp(eps), score_scale=fp(score_scale), stream_base=h.stream_offset//UNIT_BYTES,
             layers_units=h.layers_bytes//UNIT_BYTES, stream_units=h.stream_bytes//UNIT_BYTES,
             embed_base=h.embed_offset//UNIT_BYTES + MATRIX.size//UNIT_BYTES, embed_type=h.embed_type,
@@ -143,6 +156,25 @@ class Core:
             self.lib.core_steps(self.core, 3)
             out[name] = self.get("counter_value")
         return out
+
+    def cache(self, layer, head, positions):
+        """Keys, values (positions, n) int8, and their scales (positions,) uint16, of one KV head, from where they are."""
+        c, n = self.model.config, self.model.config.head_blocks*32
+        rows = -(-self.context//32)*32
+        at   = (layer*c.n_kv_heads + head)*rows
+        if self.in_dram:
+            def read(region, byte, size):
+                out = np.empty(size, np.uint8)
+                self.lib.core_read(self.core, ctypes.c_size_t(self.regions[region] + byte), ctypes.c_size_t(size),
+                    out.ctypes.data_as(ctypes.c_void_p))
+                return out
+            keys, values = (read(r, at*n, rows*n).view(np.int8) for r in ("keys", "values"))
+            scales       = [read(r, 2*at, 2*rows).view(np.uint16) for r in ("key_scales", "value_scales")]
+        else:
+            keys, values = (self.peek(r, at*n//4, rows*n//4).view(np.int8) for r in ("keys", "values"))
+            scales       = [self.peek(r, at, rows).astype(np.uint16) for r in ("key_scales", "value_scales")]
+        values = values.reshape(-1, n, 32).transpose(0, 2, 1).reshape(-1, n)
+        return keys.reshape(-1, n)[:positions], values[:positions], *(s[:positions] for s in scales)
 
     def peek(self, region, word, n=1):
         """`n` words of a debug region, as uint32."""

@@ -5,6 +5,7 @@
 #include "signals.h"
 #include "verilated.h"
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <vector>
@@ -16,6 +17,7 @@ struct Harness {
     std::vector<uint8_t> memory;
     std::deque<uint64_t> due;            // Cycle at which each outstanding read is answered.
     std::deque<uint64_t> address;
+    std::deque<std::pair<uint64_t, uint64_t>> writes;   // Address and due cycle of each write whose data is still to come.
     uint64_t             cycle = 0, random = 88172645463325252ull;
     unsigned             latency = 20, stall_256 = 0;   // stall_256: chance in 256 that the port holds a cycle.
 
@@ -35,7 +37,20 @@ struct Harness {
             if (at + PORT_BYTES <= memory.size()) memcpy(&top.port_rdata_data, &memory[at], PORT_BYTES);
             else memset(&top.port_rdata_data, 0xA5, PORT_BYTES);
         }
+        top.wport_cmd_ready   = chance() >= stall_256 && writes.size() < 16;
+        top.wport_wdata_ready = !writes.empty() && writes.front().second <= cycle;
         top.sys_clk = 0; top.eval();
+        if (top.wport_wdata_ready) {
+            // The controller takes the data when it wants it, ready or not.
+            size_t at = writes.front().first*PORT_BYTES;
+            if (!top.wport_wdata_valid) abort();
+            if (at + PORT_BYTES > memory.size()) memory.resize(at + PORT_BYTES);
+            for (int i = 0; i < PORT_BYTES; i++)
+                if (top.wport_wdata_we >> i & 1) memory[at + i] = ((const uint8_t *)&top.wport_wdata_data)[i];
+            writes.pop_front();
+        }
+        // (Its data is there before any read that is asked for later is answered.)
+        if (top.wport_cmd_valid && top.wport_cmd_ready) writes.push_back({top.wport_cmd_addr, cycle + latency/4});
         if (top.port_cmd_valid && top.port_cmd_ready) { due.push_back(cycle + latency); address.push_back(top.port_cmd_addr); }
         if (answer && top.port_rdata_ready) { due.pop_front(); address.pop_front(); }
         top.sys_clk = 1; top.eval();
@@ -53,6 +68,7 @@ Harness *core_new(unsigned latency, unsigned stall_256)
 }
 void core_delete(Harness *h) { delete h; }
 void core_load(Harness *h, const uint8_t *data, size_t n) { h->memory.assign(data, data + n); }
+void core_read(Harness *h, size_t at, size_t n, uint8_t *out) { for (size_t i = 0; i < n; i++) out[i] = at + i < h->memory.size() ? h->memory[at + i] : 0; }
 void core_set(Harness *h, int index, uint32_t value)
 {
     switch (index) {

@@ -20,6 +20,7 @@ SHAPES = {
     "gqa":       (ModelConfig(64, 172, 2, 8, 4, 8, 300, 96), image.Q4_0, image.Q8_0),     # hidden 172, head size 8
     "mqa48":     (ModelConfig(96, 128, 2, 2, 1, 48, 260, 64), image.Q8_0, image.Q8_0),    # head size 48, one KV head
     "one_block": (ModelConfig(32, 32, 1, 1, 1, 32, 512, 64), image.Q4_1, image.Q4_1),     # rows of one block
+    "gqa3":      (ModelConfig(96, 160, 2, 6, 2, 32, 260, 96), image.Q4_1, image.Q8_0),    # three heads on a KV head, as SmolLM2
     "mha":       (ModelConfig(128, 320, 3, 4, 4, 32, 515, 128), image.Q4_1, image.Q8_0),  # as many KV heads as heads
 }
 
@@ -28,7 +29,7 @@ def compare(config, model, tokens, **port):
     """Feed `tokens`, comparing x, cache and candidates with the twin after every pass."""
     core = Core(config, model, **port)
     twin = numerics.Decoder(model, context=core.context, taps={})
-    c, n = model.config, model.config.head_blocks*BLOCK
+    c    = model.config
     for position, token in enumerate(tokens):
         wanted = position % 3 != 1
         core.step(token, position, logits=wanted)
@@ -41,16 +42,11 @@ def compare(config, model, tokens, **port):
             expected    = numerics.topk(logits, min(64, c.vocab))
             assert ids == list(expected)
             assert (numerics.bits(values) == numerics.bits(logits[expected])).all()
-    # The cache: keys row by row, values transposed, scales.
     for i in range(c.n_layers):
         for h in range(c.n_kv_heads):
-            base = (i*c.n_kv_heads + h)*core.context
-            keys = core.peek("keys", base*n//4, len(tokens)*n//4).view(np.int8).reshape(-1, n)
-            assert (keys == twin.k[i, h, :len(tokens)]).all()
-            values = core.peek("values", base*n//4, core.context*n//4).view(np.int8).reshape(n, -1)[:, :len(tokens)].T
-            assert (values == twin.v[i, h, :len(tokens)]).all()
-            assert (core.peek("key_scales", base, len(tokens)) == twin.k_scale[i, h, :len(tokens)]).all()
-            assert (core.peek("value_scales", base, len(tokens)) == twin.v_scale[i, h, :len(tokens)]).all()
+            cached   = core.cache(i, h, len(tokens))
+            expected = (a[i, h, :len(tokens)] for a in (twin.k, twin.v, twin.k_scale, twin.v_scale))
+            assert all((a == b).all() for a, b in zip(cached, expected)), f"cache of layer {i}, head {h} differs"
     return core, twin
 
 
@@ -61,6 +57,24 @@ def test_core_equals_twin(shape):
     model = random_model(config, layers, head, seed=5)
     rng   = np.random.default_rng(1)
     compare(CoreConfig(**SMALL), model, rng.integers(0, config.vocab, 36).tolist(), latency=25, stall_256=60)
+
+
+@pytest.mark.parametrize("shape, columns", (("gqa", 1), ("gqa", 2), ("mqa48", 3), ("one_block", 1), ("mha", 2), ("gqa3", 3)))
+def test_cache_in_dram(shape, columns):
+    """The same bits with keys and values in DRAM behind a tile of two blocks of positions or less, and query heads in sets
+    of `columns` that share a stream."""
+    config, layers, head = SHAPES[shape]
+    model = random_model(config, layers, head, seed=11)
+    rng   = np.random.default_rng(2)
+    core  = CoreConfig(**{**SMALL, "columns": columns, "kv_bytes": 2048, "kv_scales": 128})
+    compare(core, model, rng.integers(0, config.vocab, 36).tolist(), latency=25, stall_256=60, in_dram=True)
+
+
+@pytest.mark.parametrize("columns", (2, 3))
+def test_columns_on_chip(columns):
+    """Sets of query heads over a cache on chip, the last set of a group smaller."""
+    config, layers, head = SHAPES["gqa3"]
+    compare(CoreConfig(**{**SMALL, "columns": columns}), random_model(config, layers, head, seed=12), [5, 9, 2, 7, 1])
 
 
 @pytest.mark.parametrize("lanes", (8, 16))

@@ -5,6 +5,7 @@ One small core with a monitor inside (core_monitor.py) is built once and runs al
 """
 
 from collections import Counter
+from dataclasses import asdict
 import functools
 import re
 
@@ -37,6 +38,12 @@ MODELS = {
     "wide":   (ModelConfig(32, 64, 2, 2, 1, 48, 33, 64), image.Q8_0, image.Q4_0),    # Heads of two blocks.
 }
 LENGTH = 35   # Passes of a text: past a block of 32 positions.
+
+
+def bare(config=CONFIG, **options):
+    """The core and its ports, before it is put together."""
+    return LlamaCore(config, [LiteDRAMNativePort("read", address_width=24, data_width=128)],
+        LiteDRAMNativePort("write", address_width=24, data_width=128), **options)
 
 
 @functools.cache
@@ -85,7 +92,7 @@ def test_every_start_has_its_done(name):
         assert not blocks(last[f"fault_{fault}"]), f"{fault}: {blocks(last[f'fault_{fault}'])}"
     assert not blocks(last["open"]), f"started, never done: {blocks(last['open'])}"
     assert blocks(last["seen"]) == set(WATCHED), "never seen to be done"
-    assert not last["fault_stages"]
+    assert not last["fault_stages"] and not last["fault_place"]
 
 
 def test_failed_pass_leaves_nothing_open():
@@ -129,7 +136,7 @@ def whole(value):
 
 def test_state_is_kept_once():
     """The controller has one state machine, and no register outside it is a copy of its state, layer, head or position."""
-    core     = LlamaCore(CONFIG, [LiteDRAMNativePort("both", address_width=24, data_width=128)], with_csr=False)
+    core     = bare(with_csr=False)
     ctrl     = core.controller
     fragment = core.get_fragment()
     assert [m for m in modules(ctrl) if isinstance(m, FSM)] == [ctrl.fsm]
@@ -149,7 +156,7 @@ def test_state_is_kept_once():
 @functools.cache
 def memories():
     """[(module, memory)] of the core, before it is put together; and the core."""
-    core = LlamaCore(CONFIG, [LiteDRAMNativePort("both", address_width=24, data_width=128)])
+    core = bare()
     return [(m, s) for m in modules(core) for s in m._fragment.specials if isinstance(s, Memory)], core
 
 
@@ -171,9 +178,9 @@ def test_keys_and_values_have_one_owner():
 def test_nothing_mirrors_keys_and_values():
     """The core's named memories are these: a new one has to be argued for here."""
     names = Counter(s.name_override for _, s in memories()[0])
-    assert names.pop("storage") == 18   # FIFOs.
+    assert names.pop("storage") == 21   # FIFOs.
     assert names == Counter(("llama_keys", "llama_keys_scales", "llama_values", "llama_values_scales", "llama_act_mant",
-        "llama_act_meta", "llama_bfp_buffer", "llama_kv_buffer", "llama_x", "partial_sums", "llama_rope_cosine",
+        "llama_act_meta", "llama_bfp_buffer", "llama_kv_buffer", "llama_x", "llama_row_sums", "partial_sums", "llama_rope_cosine",
         "llama_rope_sine", "llama_scores", "llama_topk_list", "llama_function_table"))
 
 
@@ -183,7 +190,7 @@ def test_nothing_mirrors_keys_and_values():
 def test_no_read_meets_a_write(name):
     """All of this position's keys are stored before one is read, all values likewise; the owner sees no conflict."""
     last = text_of(name)[-1]
-    assert not last["fault_unready"] and not last["fault_conflict"]
+    assert not last["fault_unready"] and not last["fault_conflict"] and not last["fault_asked"]
 
 
 def test_keys_stream_while_values_are_stored():
@@ -228,7 +235,7 @@ def test_keys_and_values_are_computed_once_per_kv_head(name):
     size = c.n_layers*c.n_kv_heads*c.head_blocks*BLOCK
     for got in text_of(name):
         assert got["pass_computed"] == 2*size and got["pass_bytes"] == 2*size
-        assert got["pass_scales"] == 2*c.n_layers*c.n_kv_heads
+        assert got["pass_scales"] == 2*c.n_layers*c.n_kv_heads and got["pass_taken"] == 0
         for kind in ("keys", "values"):
             assert got[f"pass_{kind}_read"] == c.n_layers*c.n_heads
             assert got[f"pass_{kind}_heads"] == c.n_layers*c.n_kv_heads
@@ -271,7 +278,7 @@ def test_token_ready_is_one_pulse():
 def test_token_ready_is_latched_until_it_is_cleared():
     """The event is pending, and the interrupt high, from the pulse until software clears it: each pass raises it again."""
     top      = LiteXModule()
-    top.core = core = LlamaCore(CONFIG, [LiteDRAMNativePort("both", address_width=24, data_width=128)])
+    top.core = core = bare()
     bus      = csr_bus.Interface(data_width=32, address_width=14)
     top.bank = bank = csr_bus.CSRBank(core.get_csrs(), bus=bus)
     address  = {csr.name.rstrip("0"): i for i, csr in enumerate(bank.simple_csrs)}
@@ -332,7 +339,6 @@ def test_dimensions_over_a_limit_are_refused():
     (dict(hidden=129),                 "hidden (padded) is 160, this core is built for at most 128"),
     (dict(n_heads=6, n_kv_heads=1),    "heads*head_dim is 192, this core is built for at most 128"),
     (dict(head_dim=66, n_heads=1, n_kv_heads=1), "head_dim (padded) is 96, this core is built for at most 64"),
-    (dict(n_layers=8, n_kv_heads=2),   "model needs 512 bytes of keys per position, this core holds 8192 bytes and 256 scales"),
 ))
 def test_models_over_a_limit_are_refused(change, limit):
     """The host's message names the value and the limit."""
@@ -340,6 +346,16 @@ def test_models_over_a_limit_are_refused(change, limit):
     CONFIG.check_model(ModelConfig(**fits))
     with pytest.raises(ValueError, match=re.escape(limit)):
         CONFIG.check_model(ModelConfig(**{**fits, **change}))
+
+
+@pytest.mark.parametrize("change, limit", (
+    (dict(kv_bytes=8192 - 32), "kv_bytes is 8160, must be a power of 2"),
+    (dict(kv_scales=32), "kv_scales is 32, must be a multiple of 32 and at least max_context 64"),
+))
+def test_caches_that_cannot_be_are_refused(change, limit):
+    """A tile runs round its memory; the scales of one head are there at once."""
+    with pytest.raises(ValueError, match=re.escape(limit)):
+        CoreConfig(**{**asdict(CONFIG), **change})
 
 
 # 8: memories are what a block RAM can be ----------------------------------------------------------

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """LlamaMatVec against numerics.matvec: all types, lanes and columns, extremes of every operand, jobs back to back, full rate."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from migen import Signal
@@ -15,17 +17,18 @@ from litellama.accel.image import Q4_0, Q4_1, Q8_0, QMatrix
 from litellama.accel.matvec import LlamaMatVec
 from test_unpack import random_matrix, shown, weight_beats
 
-DEPTH = 16
+DEPTH     = 16
+TURN_ROWS = 16
 
 
 class Engine(LiteXModule):
     """LlamaMatVec and its activation memory; outputs are combinational copies."""
     def __init__(self, lanes, columns):
         self.activations = activations = LlamaActivations(lanes, columns, DEPTH)
-        self.matvec      = mv          = LlamaMatVec(lanes, columns, activations)
+        self.matvec      = mv          = LlamaMatVec(lanes, columns, activations, TURN_ROWS)
         self.source      = shown(self, mv.source)
-        self.ios         = [mv.sink, self.source, mv.start, mv.rows, mv.blocks, mv.type, mv.exponent, mv.base, *mv.emax,
-            mv.n_columns, mv.kind, activations.write]
+        self.ios         = [mv.sink, self.source, mv.start, mv.rows, mv.blocks, mv.turns, mv.type, mv.exponent, mv.base,
+            mv.column_blocks, *mv.emax, mv.n_columns, mv.by_column, mv.kind, activations.write]
         for s in (mv.ready_for_start, mv.done):
             copy = Signal()
             self.comb += copy.eq(s)
@@ -75,8 +78,26 @@ def scales(prng, w, spread):
     return w
 
 
+class Job(NamedTuple):
+    """w: QMatrix; exponent: None for its own; base; more: added to emax; n_columns: None for all; turns: strips that the
+    blocks of a row come in, results by column; column_blocks: from a column's vector to the next's."""
+    w:             QMatrix
+    exponent:      int = None
+    base:          int = 0
+    more:          int = 0
+    n_columns:     int = None
+    turns:         int = 0
+    column_blocks: int = 0
+
+    def strips(self):
+        """The matrices whose beats come one after the other."""
+        n = self.w.blocks//(self.turns or 1)
+        return [QMatrix(self.w.type, *(a if a is None else a[:, i:i + n] for a in (self.w.q, self.w.d, self.w.m)))
+            for i in range(0, self.w.blocks, n)]
+
+
 def make_jobs(prng, lanes):
-    """[(QMatrix, exponent or None for its own, base, emax to add, n_columns or None)]."""
+    """[Job]: all types and extremes, then strips by column, and vectors at different places."""
     jobs = []
     for type in (Q4_1, Q8_0, Q4_0):
         jobs.append((scales(prng, random_matrix(prng, type, 4, 5), (8, 12)), None, 1, 0, None))
@@ -95,40 +116,53 @@ def make_jobs(prng, lanes):
     jobs.append((w, numerics.V_EXPONENT, 8, 0, None))
     jobs += [(scales(prng, random_matrix(prng, Q4_1, 1, 1), (8, 12)), None, k, 0, None) for k in range(4)]   # Shortest jobs.
     jobs.append((scales(prng, random_matrix(prng, Q4_1, 1, DEPTH), (1, 31)), None, 0, 80, None))      # All shifted out.
+    jobs = [Job(*j) for j in jobs]
+    for turns, rows, n_columns in ((3, TURN_ROWS, None), (1, 8, None), (5, 9, 1), (2, 12, None)):
+        w = scales(prng, random_matrix(prng, Q8_0, rows, turns), (6, 15))
+        jobs.insert(len(jobs)//2, Job(w, numerics.K_EXPONENT, 3, 0, n_columns, turns))
+        jobs.append(jobs[-turns])
+        jobs.append(Job(scales(prng, random_matrix(prng, Q8_0, 3, 2), (6, 15)), numerics.K_EXPONENT, 4, 0, None, 0, 3))
+    jobs.append(Job(scales(prng, random_matrix(prng, Q4_1, 8, 6), (6, 15)), None, 1, 0, None, 3))
     return jobs
 
 
 @pytest.mark.parametrize("lanes, columns, feeding, draining", [(8, 1, 0.7, 0.7), (8, 2, 1, 1), (16, 1, 1, 1), (16, 2, 0.8, 0.4),
-    (32, 1, 1, 0.6), (32, 2, 1, 1)])
+    (32, 1, 1, 0.6), (32, 3, 1, 1)])
 def test_jobs(lanes, columns, feeding, draining, tmp_path):
     """Every job's rows, kinds, columns and `last`, bit for bit."""
     dut, prng = Engine(lanes, columns), np.random.default_rng(10*lanes + columns)
     mv, jobs  = dut.matvec, make_jobs(prng, lanes)
     vectors   = random_vectors(prng, columns)
     beats, want, got, dones = [], [], [], [0]
-    for i, (w, exponent, base, more, n_columns) in enumerate(jobs):
-        beats += [{k: b[k] for k in ("q", "d", "m", "block_last")} for b in weight_beats(w, lanes)]
-        x = numerics.Bfp(*(np.stack([getattr(v, f)[base:base + w.blocks] for v in vectors]) for f in ("mant", "exp")),
-            np.array([v.emax + more for v in vectors]))
-        y = numerics.bits(numerics.matvec(w, x, exponent))
-        n = n_columns or columns
-        want += [dict(data=int(y[c, r]), kind=i % 13, column=c, first=0, last=int((r, c) == (w.rows - 1, n - 1)))
-            for r in range(w.rows) for c in range(n)]
+    for i, job in enumerate(jobs):
+        w, n   = job.w, job.n_columns or columns
+        beats += [{k: b[k] for k in ("q", "d", "m", "block_last")} for part in job.strips() for b in weight_beats(part, lanes)]
+        at     = [job.base + c*job.column_blocks for c in range(columns)]
+        x      = numerics.Bfp(*(np.stack([getattr(v, f)[a:a + w.blocks] for a, v in zip(at, vectors)]) for f in ("mant", "exp")),
+            np.array([v.emax + job.more for v in vectors]))
+        y      = numerics.bits(numerics.matvec(w, x, job.exponent))
+        order  = [(r, c) for c in range(n) for r in range(w.rows)] if job.turns else [(r, c) for r in range(w.rows)
+            for c in range(n)]
+        want  += [dict(data=int(y[c, r]), kind=i % 13, column=c, first=0, last=int((r, c) == (w.rows - 1, n - 1)))
+            for r, c in order]
 
     def control():
         yield from store(dut.activations, vectors)
-        for i, (w, exponent, base, more, n_columns) in enumerate(jobs):
+        for i, job in enumerate(jobs):
+            w = job.w
             while not (yield mv.ready_for_start):
                 yield
-            for s, v in ((mv.rows, w.rows), (mv.blocks, w.blocks), (mv.type, w.type), (mv.base, base), (mv.kind, i % 13),
-                    (mv.exponent, w.scale_exponent() if exponent is None else exponent), (mv.n_columns, n_columns or columns),
-                    *((e, int(v.emax + more)) for e, v in zip(mv.emax, vectors))):
+            for s, v in ((mv.rows, w.rows), (mv.blocks, w.blocks//(job.turns or 1)), (mv.turns, job.turns or 1), (mv.type, w.type),
+                    (mv.base, job.base), (mv.column_blocks, job.column_blocks), (mv.kind, i % 13),
+                    (mv.exponent, w.scale_exponent() if job.exponent is None else job.exponent),
+                    (mv.n_columns, job.n_columns or columns), (mv.by_column, int(job.turns > 0)),
+                    *((e, int(v.emax + job.more)) for e, v in zip(mv.emax, vectors))):
                 yield s.eq(v)
             yield mv.start.eq(1)
             yield
             yield mv.start.eq(0)
-            for s in (mv.rows, mv.blocks, mv.type, mv.base, mv.kind, mv.exponent, *mv.emax):   # Parameters are sampled.
-                yield s.eq(i & 3)
+            for s in (mv.rows, mv.blocks, mv.turns, mv.type, mv.base, mv.column_blocks, mv.kind, mv.exponent, mv.by_column, *mv.emax):
+                yield s.eq(i & 3)   # Parameters are sampled.
             yield
         yield from feed_done()
 

@@ -78,10 +78,16 @@ def test_every_public_name_has_a_docstring():
     assert not missing
 
 
+def dram_ports():
+    """Arguments of LlamaCore: read ports, and the port for keys and values."""
+    read, write = (LiteDRAMNativePort(mode, address_width=24, data_width=128) for mode in ("read", "write"))
+    return [read], write
+
+
 @pytest.fixture(scope="module")
 def core():
     """The core in its default configuration, with registers, not yet finalised."""
-    return LlamaCore(CoreConfig(), [LiteDRAMNativePort("read", address_width=24, data_width=128)])
+    return LlamaCore(CoreConfig(), *dram_ports())
 
 
 def test_every_csr_is_described(core):
@@ -94,10 +100,10 @@ def test_every_csr_is_described(core):
             assert all(f.description for f in fields), csr.name
 
 
-@pytest.mark.parametrize("lanes", (8, 16, 32))
-def test_no_minus_on_an_unsigned_literal(lanes):
+@pytest.mark.parametrize("lanes, columns", ((8, 1), (16, 2), (32, 3)))
+def test_no_minus_on_an_unsigned_literal(lanes, columns):
     """The whole core's Verilog has no `-N'd`, which would make a signed expression unsigned."""
-    core = LlamaCore(CoreConfig(lanes=lanes), [LiteDRAMNativePort("read", address_width=24, data_width=128)], with_csr=False)
+    core = LlamaCore(CoreConfig(lanes=lanes, columns=columns), *dram_ports(), with_csr=False)
     core.clock_domains.cd_sys = clock = ClockDomain("sys")
     text = convert(core, ios={clock.clk, clock.rst, *(s for _, s in core.test_signals())}).main_source
     assert not MINUS_UNSIGNED.findall(text)
