@@ -7,7 +7,7 @@ BIN  := $(CURDIR)/$(VENV)/bin
 # LiteX finds meson and ninja by name.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: chat test bench clean
+.PHONY: chat test soak bench clean
 .DEFAULT_GOAL := test
 
 chat: $(VENV)/.ready-run
@@ -15,6 +15,9 @@ chat: $(VENV)/.ready-run
 
 test: $(VENV)/.ready-dev
 	python -m pytest -n 2 $(ARGS)
+
+soak: $(VENV)/.ready-dev
+	python tests/soak.py $(ARGS)
 
 bench: $(VENV)/.ready-run
 	litellama bench $(ARGS)

@@ -13,6 +13,10 @@ GROUP_BLOCKS = 16   # Blocks per group of the weight stream: their scales come f
 UNIT_BYTES   = 32   # Everything in the weight stream is a multiple of this.
 TOPK_MAX     = 64   # Largest k of the hardware top-k.
 
+# Debug window: regions in address order, and 32-bit words from one to the next.
+DEBUG_REGIONS      = ("x", "scores", "keys", "values", "key_scales", "value_scales")
+DEBUG_REGION_WORDS = 1 << 16
+
 
 def check(cond, message):
     """Raise ValueError(message) unless cond: for a user's mistake, where `assert` is for ours."""

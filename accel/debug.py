@@ -6,12 +6,11 @@ from migen import *
 from litex.gen import LiteXModule
 from litex.soc.interconnect import wishbone
 
-REGION_WORDS = 1 << 16
-REGIONS      = ("x", "scores", "keys", "values", "key_scales", "value_scales")   # In address order, 256 KB each.
+from .config import DEBUG_REGIONS, DEBUG_REGION_WORDS
 
 
 class LlamaDebugWindow(LiteXModule):
-    """Wishbone slave, 32-bit words: region i of REGIONS starts at byte i*262,144.
+    """Wishbone slave, 32-bit words: region i of DEBUG_REGIONS starts at byte i*262,144.
 
     memories: name -> (address Signal out, data Signal in); data is valid `latency` clocks after its address. Reads are answered
     with zero while the core is busy, because the memories' ports then belong to the pass; writes are acknowledged and dropped.
@@ -19,13 +18,13 @@ class LlamaDebugWindow(LiteXModule):
 
     def __init__(self, memories, idle, latency=3):
         self.bus   = bus = wishbone.Interface(data_width=32, address_width=32, addressing="word")
-        self.bytes = 4*REGION_WORDS*8
+        self.bytes = 4*DEBUG_REGION_WORDS*8
 
         # # #
 
         address, region, wait = Signal(16), Signal(3), Signal(max=latency + 3)
         data = {}
-        for i, name in enumerate(REGIONS):
+        for i, name in enumerate(DEBUG_REGIONS):
             if name in memories:
                 port_address, port_data = memories[name]
                 self.comb += port_address.eq(address)

@@ -14,9 +14,8 @@ from litex.gen.fhdl.verilog import convert
 from migen import ClockDomain, Signal
 
 from litellama.accel import image
-from litellama.accel.config import UNIT_BYTES
+from litellama.accel.config import DEBUG_REGIONS, DEBUG_REGION_WORDS, UNIT_BYTES
 from litellama.accel.core import LlamaCore
-from litellama.accel.debug import REGION_WORDS, REGIONS
 from litellama.accel.image import MATRIX
 from litellama.soc.cache import cached, digest
 
@@ -180,7 +179,7 @@ class Core:
         """`n` words of a debug region, as uint32."""
         out = np.empty(n, np.uint32)
         for i in range(n):
-            self.set("bus_adr", REGIONS.index(region)*REGION_WORDS + word + i)
+            self.set("bus_adr", DEBUG_REGIONS.index(region)*DEBUG_REGION_WORDS + word + i)
             self.set("bus_cyc", 1)
             self.set("bus_stb", 1)
             assert self.lib.core_until(self.core, self.index["bus_ack"], 1, ctypes.c_uint64(100)) > 0

@@ -3,7 +3,7 @@
 
 import struct
 
-from ...accel.config import CoreConfig, check
+from ...accel.config import DEBUG_REGIONS, DEBUG_REGION_WORDS, CoreConfig, check
 from ...accel.image import HEADER, SECTION, write_image
 from ...firmware import constants as c
 from ..protocol import Client, open_port
@@ -101,6 +101,16 @@ class SerialDevice(Device):
     def baseline(self, token, position=0):
         """Decode one token by plain C on the device's own CPU: protocol's BASELINE_FIELDS (cycles, setup_cycles, token)."""
         return self.client.baseline(token, position)
+
+    def probe(self, token, position, layers, topk=0):
+        """One pass at any position, of the first `layers` layers: protocol.Client.probe. The session is cut to `position`."""
+        done          = self.client.probe(token, position, layers, topk)
+        self.position = min(self.position, position)
+        return done
+
+    def peek(self, region, word, n):
+        """`n` words (uint32) of region `region` (accel.config.DEBUG_REGIONS) of the core's debug window, from word `word` on."""
+        return self.client.peek(c.REGION_DEBUG, 4*(DEBUG_REGIONS.index(region)*DEBUG_REGION_WORDS + word), n)
 
     def close(self):
         self.client.close()

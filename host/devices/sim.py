@@ -9,7 +9,8 @@ from ...accel.image import write_image
 from ..protocol import Client, open_port
 from .serial import SerialDevice
 
-_TIMEOUT = 180.0   # Seconds: half a million cycles a second, on a busy machine less.
+SIM_CONFIG = CoreConfig(columns=3, ports=2)   # What is simulated unless asked otherwise.
+_TIMEOUT   = 180.0   # Seconds: half a million cycles a second, on a busy machine less.
 
 
 class SimDevice(SerialDevice):
@@ -18,7 +19,7 @@ class SimDevice(SerialDevice):
 
     def __init__(self, config=None, memory="ddr3x16"):
         self.name      = "sim"
-        self.config    = config or CoreConfig()
+        self.config    = config or SIM_CONFIG
         self.memory    = memory
         self.simulator = self.client = self.counters = None
 
@@ -51,6 +52,12 @@ class SimDevice(SerialDevice):
 
     def baseline(self, token, position=0):
         return self._awake(super().baseline, token, position)
+
+    def probe(self, token, position, layers, topk=0):
+        return self._awake(super().probe, token, position, layers, topk)
+
+    def peek(self, region, word, n):
+        return self._awake(super().peek, region, word, n)
 
     def _awake(self, method, *args, **options):
         """Call `method` while the simulator runs."""
