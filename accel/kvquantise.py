@@ -58,7 +58,7 @@ class LlamaFPToInt8(LiteXModule):
 
 
 class LlamaKVQuantise(LiteXModule):
-    """Quantise the new keys and values of a layer (numerics.quantise_kv) and write them, a byte and a scale a clock, to where
+    """Quantise the new keys and values of a layer (numerics.quantise_kv) and write them, a byte a clock, to where
     LlamaKVOwner's layout has them: write_values, write_valid, write_address, write_data, write_scale_valid,
     write_scale_address, write_scale. A head is written in one go, its scale last, once `room` is high.
 

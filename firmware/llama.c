@@ -139,15 +139,17 @@ static void say_nothing(uint32_t layer)
 	(void)layer;
 }
 
-uint32_t llama_probe(uint32_t token, uint32_t position, uint32_t layers, uint32_t topk, uint32_t *cycles)
+uint32_t llama_probe(uint32_t token, uint32_t position, uint32_t layers, uint32_t topk, struct wire_probe *probe)
 {
 	uint64_t start = arch_cycles();
 	uint32_t error;
 
 	llama_layers_write(layers);
 	llama_start(token, position, topk);
-	error   = llama_wait(say_nothing);
-	*cycles = arch_cycles() - start;
+	error         = llama_wait(say_nothing);
+	probe->cycles = arch_cycles() - start;
+	for (uint32_t i = 0; i < N_COUNTERS; i++)
+		probe->counters[i] = llama_counter(i);
 	if (layers != model->n_layers)
 		reset();   // What was read ahead of the layers that did not run.
 	llama_layers_write(model->n_layers);

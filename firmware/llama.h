@@ -18,9 +18,9 @@ void llama_start(uint32_t token, uint32_t position, uint32_t topk);
 // or ERROR_CORE_*, after which the core is reset and the position not valid.
 uint32_t llama_wait(void (*waiting)(uint32_t layer));
 
-// One pass of the first `layers` layers alone, with `topk` as above (then all of them): 0 or ERROR_CORE_*. *cycles: from start to
-// the interrupt's end. What the pass left in the core can be read in the debug window.
-uint32_t llama_probe(uint32_t token, uint32_t position, uint32_t layers, uint32_t topk, uint32_t *cycles);
+// One pass of the first `layers` layers alone, with `topk` as above (then all of them): 0 or ERROR_CORE_*. Sets cycles, from start
+// to the interrupt's end, and counters. What the pass left in the core can be read in the debug window.
+uint32_t llama_probe(uint32_t token, uint32_t position, uint32_t layers, uint32_t topk, struct wire_probe *probe);
 
 // Candidate `i` of the last pass with topk, best first.
 uint32_t llama_topk_id(uint32_t i);

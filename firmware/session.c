@@ -71,8 +71,6 @@ uint32_t session_check(const struct run *run)
 
 uint32_t session_probe(uint32_t token, uint32_t at, uint32_t layers, uint32_t topk, struct wire_probe *probe)
 {
-	uint32_t error;
-
 	if (!model)
 		return fail(image_error.number, image_error.value, image_error.limit);
 	if (at >= image_context)
@@ -85,11 +83,7 @@ uint32_t session_probe(uint32_t token, uint32_t at, uint32_t layers, uint32_t to
 		return fail(ERROR_TOP_K, topk, LLAMA_MAX_TOPK);
 	if (position > at)
 		position = at;
-	if ((error = llama_probe(token, at, layers, topk, &probe->cycles)))
-		return error;
-	for (uint32_t i = 0; i < N_COUNTERS; i++)
-		probe->counters[i] = llama_counter(i);
-	return 0;
+	return llama_probe(token, at, layers, topk, probe);
 }
 
 // Tell the listener that the pass is at `layer`, if that is news and it was not told a moment ago.

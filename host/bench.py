@@ -5,46 +5,28 @@ import argparse
 import json
 import sys
 
-from ..accel.counters import COUNTERS, STAGES, STREAM_COUNTERS
-from .devices.sim import SimDevice
+from ..accel.config import check
+from ..soc.memory import MEMORIES
 from .importers import load_model, resolve
-from .sampler import SamplerParams
+from .measure import SHAPES, TYPES, measure, parse_shape, shape_model
 
-PROMPT_TOKENS = 16   # Context before the measured tokens.
-TOKENS        = 9    # Sampled; the first belongs to the prompt, the others are measured.
-
-
-def measure(model, memory="ddr3x16", vs_cpu=False):
-    """Decode greedily on the simulated SoC: a dict with
-
-    cycles_per_token (all of it: core, firmware, sampling, UART), bytes_per_token (of the stream section), peak_bytes_per_cycle,
-    mbu (their quotient with the cycles), stages and stream (cycles of the last pass by counter), core_cycles (their total), and
-    with vs_cpu cpu_cycles_per_token (plain C, int8, -O3, on the same SoC's CPU) and speed_up.
-    """
-    with SimDevice(memory=memory) as device:
-        device.load(model)
-        prompt = [model.bos] + [(7*i) % model.config.vocab for i in range(1, PROMPT_TOKENS)]
-        result = device.generate(prompt, SamplerParams(), TOKENS)
-        counts = dict(zip(COUNTERS, device.counters))
-        cycles = result.timings.decode_cycles_per_token
-        report = dict(memory=memory, position=device.position, cycles_per_token=round(cycles),
-            bytes_per_token=device.hello.stream_bytes, peak_bytes_per_cycle=device.hello.port_bytes,
-            mbu=round(device.hello.stream_bytes/cycles/device.hello.port_bytes, 4), core_cycles=counts["total"],
-            stages={n: counts[n] for n in STAGES}, stream={n: counts[n] for n in STREAM_COUNTERS})
-        if vs_cpu:
-            report["cpu_cycles_per_token"] = device.baseline(result.tokens[-1], device.position).cycles
-            report["speed_up"]             = round(report["cpu_cycles_per_token"]/cycles, 1)
-    return report
+PARTS = dict(beats="a beat taken", no_data="array wants data, DRAM has none", no_room="data is there, nobody takes it",
+    idle="none wanted, none there", firmware="between two passes: interrupt, sampling, UART, start")
 
 
 def table(report):
-    """The report as lines of text."""
-    lines = [f"{report['cycles_per_token']} cycles per token at position {report['position']}: {report['bytes_per_token']} bytes, "
-        f"{100*report['mbu']:.1f} % of {report['peak_bytes_per_cycle']} bytes a cycle ({report['memory']})"]
-    for name, n in report["stages"].items():
-        lines.append(f"  {name:<12}{n:>9}{100*n/report['core_cycles']:>7.1f} %")
-    lines.append(f"  {'firmware':<12}{report['cycles_per_token'] - report['core_cycles']:>9}  outside the core's pass")
-    lines.append("  stream: " + ", ".join(f"{name} {n}" for name, n in report["stream"].items()))
+    """The report as lines of text: the stalls, then the stages, each adding up."""
+    cycles = report["cycles_per_token"]
+    lines  = [f"{report['shape']} {report['type'] or ''}, context {report['context']}, {report['memory']}: {cycles} cycles per token, "
+        f"{report['bytes_per_token']} bytes, {100*report['mbu']:.2f} % of {report['peak_bytes_per_cycle']} bytes a cycle, "
+        f"{report['tokens_per_second_per_gbps']:.2f} tokens/s per GB/s"]
+    if report["layers_measured"] != report["layers"]:
+        lines.append(f"  {report['layers']} layers from {report['layers_measured']} that were measured: each layer's cycles, and what "
+            "comes once a token")
+    for rows, about in ((report["stalls"], PARTS), (report["stages"], {})):
+        for name, n in rows.items():
+            lines.append(f"  {name:<12}{n:>10}{100*n/cycles:>7.2f} %  {about.get(name, '')}".rstrip())
+        lines.append("")
     if "cpu_cycles_per_token" in report:
         lines.append(f"plain C on the same CPU: {report['cpu_cycles_per_token']} cycles per token, {report['speed_up']} times as many")
     return lines
@@ -53,14 +35,30 @@ def table(report):
 def main(argv=None):
     """The command line; returns the exit status."""
     p = argparse.ArgumentParser(prog="litellama bench", description="Measure decoding on the simulated SoC.")
-    p.add_argument("--model", metavar="NAME|FILE", default="default")
-    p.add_argument("--memory", default="ddr3x16", help="DRAM of the SoC (default ddr3x16)")
+    what = p.add_mutually_exclusive_group()
+    what.add_argument("--model", metavar="NAME|FILE", help="a model (default: default)")
+    what.add_argument("--shape", metavar="SHAPE", help=f"random weights: {', '.join(SHAPES)}, or NAME:dim,hidden,layers,heads,kv_heads,"
+        "head_dim,vocab")
+    p.add_argument("--type", choices=TYPES, default="q4_0", help="of a shape's matrices; q4_1: with a Q8_0 head (default %(default)s)")
+    p.add_argument("--layers", type=int, help="layers of a shape that are built and measured (default: 2)")
+    p.add_argument("--context", type=int, help="positions, the token's own included (default: 256, or the model's)")
+    p.add_argument("--memory", default="ddr3x16", help=f"DRAM of the SoC: {', '.join(MEMORIES)} (default %(default)s)")
+    for name in ("lanes", "columns", "ports"):
+        p.add_argument(f"--{name}", type=int, help="of the core (default: that of `--device sim`)")
     p.add_argument("--vs-cpu", action="store_true", help="also decode a token by plain C on the SoC's own CPU (takes minutes)")
     p.add_argument("--json", action="store_true", help="print one JSON object")
     args  = p.parse_args(argv)
-    model, notes = load_model(resolve(args.model))
+    check(args.shape or args.layers is None, "--layers needs --shape: a model is measured whole")
+    if args.shape:
+        config       = parse_shape(args.shape)
+        model, notes = shape_model(config, args.type, args.layers), []
+        name, kind   = args.shape, args.type
+    else:
+        model, notes = load_model(resolve(args.model or "default"))
+        name, kind, config = args.model or "default", None, model.config
     for text in notes:
         print(f"note: {text}", file=sys.stderr)
-    report = dict(model=args.model, **measure(model, args.memory, args.vs_cpu))
+    core   = {n: getattr(args, n) for n in ("lanes", "columns", "ports") if getattr(args, n) is not None}
+    report = dict(shape=name, type=kind, **measure(model, config.n_layers, args.memory, args.context, core, args.vs_cpu))
     print(json.dumps(report) if args.json else "\n".join(table(report)))
     return 0

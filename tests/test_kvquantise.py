@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""LlamaKVQuantise against numerics.quantise_kv; what it stores is read back through the owner's debug window."""
+"""LlamaKVQuantise against numerics.quantise_kv: bytes and scales, where the layout has them, in order."""
 
+import itertools
 import random
 
+from migen import passive
 import numpy as np
 import pytest
-
-from migen import passive
 
 from litex.gen import LiteXModule
 from litex.soc.interconnect import stream
@@ -15,12 +15,12 @@ from gateware import run_block
 from stage import Bench, f32_bits, pulse, until
 from litellama.accel import numerics
 from litellama.accel.config import BLOCK, CoreConfig
-from litellama.accel.kv import LlamaKVOwner
 from litellama.accel.kvquantise import LlamaFPToInt8, LlamaKVQuantise
 from litellama.accel.vector import DEST_ACT, DEST_KVBUF, P_E, VPU_LAYOUT
 
 CONFIG = CoreConfig(lanes=16, kv_bytes=4096, kv_scales=128, max_context=32, max_head_dim=64)
-PARAMS = ("base", "sbase", "stride", "context", "position", "k_offset", "head_blocks", "kv_blocks")
+PARAMS = ("base", "sbase", "stride", "context", "position", "k_offset", "v_offset", "head_blocks", "kv_blocks")
+WRITE  = ("write_values", "write_valid", "write_address", "write_data", "write_scale_valid", "write_scale_address", "write_scale")
 
 
 class Elements(LiteXModule):
@@ -30,14 +30,12 @@ class Elements(LiteXModule):
 
 
 def make():
-    kv       = LlamaKVOwner(CONFIG)
     elements = Elements()
-    quantise = LlamaKVQuantise(CONFIG, kv)
+    quantise = LlamaKVQuantise(CONFIG)
     bench    = Bench([elements, quantise], [elements.vpu.valid, elements.vpu.e, elements.vpu.p_sel, elements.vpu.dest,
-        quantise.start, quantise.claim, *(getattr(quantise, n) for n in PARAMS), kv.debug_index],
-        [quantise.ready, quantise.k_done, quantise.v_done, kv.debug_keys, kv.debug_values, kv.debug_key_scales,
-        kv.debug_value_scales, elements.vpu.ready], [kv])
-    return bench, elements.vpu, quantise, kv
+        quantise.start, quantise.claim, quantise.room, *(getattr(quantise, n) for n in PARAMS)],
+        [quantise.ready, quantise.k_done, quantise.v_done, *(getattr(quantise, n) for n in WRITE), elements.vpu.ready])
+    return bench, elements.vpu, quantise
 
 
 def send(vpu, quantise, heads, probability, prng):
@@ -61,21 +59,35 @@ def send(vpu, quantise, heads, probability, prng):
         yield vpu.valid.eq(0)
 
 
-def read_back(kv, port, indices):
-    """What `port` of the debug window shows for each index."""
-    out = []
-    for i, index in enumerate([*indices, 0, 0]):
-        yield kv.debug_index.eq(index)
+@passive
+def collect(quantise, out):
+    """Append what is written: ("byte" or "scale", of values, address, data); and k_done, v_done as ("k",), ("v",)."""
+    while True:
+        values = yield quantise.write_values
+        if (yield quantise.write_valid):
+            out.append(("byte", values, (yield quantise.write_address), (yield quantise.write_data)))
+        if (yield quantise.write_scale_valid):
+            out.append(("scale", values, (yield quantise.write_scale_address), (yield quantise.write_scale)))
+        if (yield quantise.k_done):
+            out.append(("k",))
+        if (yield quantise.v_done):
+            out.append(("v",))
         yield
-        if i >= 2:
-            out.append((yield port))
+
+
+def expected(heads, n, p):
+    """What is written for n heads of keys, then n of values, in order."""
+    q, s = numerics.quantise_kv(heads)
+    out, hd, t = [], heads.shape[1], p["position"]
+    for values in (0, 1):
+        for h in range(n):
+            base = p["base"] + h*p["context"]*hd
+            for i in range(hd):
+                at = base + (t//BLOCK*BLOCK*hd + i*BLOCK + t % BLOCK if values else t*hd + i)
+                out.append(("byte", values, at, int(q[values*n + h, i]) & 255))
+            out.append(("scale", values, p["sbase"] + h*p["context"] + t, int(s[values*n + h])))
+        out.append(("kv"[values],))
     return out
-
-
-def read_bytes(kv, port, addresses):
-    """int8 at each byte address."""
-    words = yield from read_back(kv, port, [a//4 for a in addresses])
-    return [(w >> 8*(a % 4) & 255 ^ 128) - 128 for w, a in zip(words, addresses)]
 
 
 def heads_of(kind, n, rng):
@@ -97,50 +109,68 @@ def heads_of(kind, n, rng):
     return x
 
 
+def layers(quantise, vpu, jobs, want, got, probability, prng):
+    """Generator: the layers of `jobs` one after the other, as the controller starts them."""
+    for heads, n, blocks, p in jobs:
+        want += expected(heads, n, p)
+        p     = dict(p, stride=p["context"]*blocks*BLOCK, k_offset=p["position"]*blocks, v_offset=p["position"]//BLOCK*blocks,
+            head_blocks=blocks, kv_blocks=n*blocks)
+        for name in PARAMS:
+            yield getattr(quantise, name).eq(p[name])
+        yield from pulse(quantise.start)
+        yield from send(vpu, quantise, heads, probability, prng)
+        while len(got) < len(want):
+            yield
+        for _ in range(prng.randrange(3)):
+            yield
+
+
 @pytest.mark.parametrize("kind, probability, load", (("normal", 1.0, 0.0), ("edges", 0.7, 0.3)))
 def test_layers(kind, probability, load, tmp_path):
-    """Layers of 1 + 1 heads of 64 and of 32, or (edges) of 4 + 4 of 32, stored where the layout says."""
+    """Layers of 1 + 1 heads of 64 and of 32, first and later tiles, or (edges) of 4 + 4 of 32, far from address 0."""
     rng, prng = np.random.default_rng(3), random.Random(4)
-    bench, vpu, quantise, kv = make()
-    x      = heads_of(kind, 8, rng)
-    jobs   = [(x, 4, 1, dict(base=0, sbase=0, context=32, position=5))]
+    bench, vpu, quantise = make()
+    x    = heads_of(kind, 8, rng)
+    jobs = [(x, 4, 1, dict(base=3 << 27, sbase=15 << 20, context=96, position=69))]
     if kind == "normal":
-        jobs = [(x[:4].reshape(2, 64), 1, 2, dict(base=2048, sbase=32, context=32, position=31)),
+        jobs = [(x[:4].reshape(2, 64), 1, 2, dict(base=2048, sbase=32, context=64, position=31)),
+                (x[:4].reshape(2, 64), 1, 2, dict(base=2048, sbase=32, context=64, position=33)),
                 (x[6:], 1, 1, dict(base=0, sbase=0, context=32, position=0))]
-    pulses = []
-    def main():
-        for heads, n, blocks, p in jobs:
-            hd = blocks*BLOCK
-            p  = dict(p, stride=p["context"]*hd, k_offset=p["position"]*blocks, head_blocks=blocks, kv_blocks=n*blocks)
-            for name in PARAMS:
-                yield getattr(quantise, name).eq(p[name])
-            yield from pulse(quantise.start)
-            before = len(pulses)
-            yield from send(vpu, quantise, heads, probability, prng)
-            while len(pulses) < before + 2:
-                yield
-            yield
-            q, s = numerics.quantise_kv(heads)
-            for h in range(n):
-                base = p["base"] + h*p["stride"]
-                key  = yield from read_bytes(kv, kv.debug_keys, range(base + p["position"]*hd, base + (p["position"] + 1)*hd))
-                assert key == list(q[h]), f"key {h}"
-                value = yield from read_bytes(kv, kv.debug_values, range(base + p["position"], base + p["stride"],
-                    p["context"]))
-                assert value == list(q[n + h]), f"value {h}"
-            scales = [p["sbase"] + h*p["context"] + p["position"] for h in range(n)]
-            assert (yield from read_back(kv, kv.debug_key_scales, scales)) == list(s[:n])
-            assert (yield from read_back(kv, kv.debug_value_scales, scales)) == list(s[n:])
+    want, got = [], []
+    bench.run(layers(quantise, vpu, jobs, want, got, probability, prng), tmp_path, load=load, extra=[collect(quantise, got)])
+    assert got == want
+
+
+@pytest.mark.parametrize("seed", (1, 2))
+def test_room(seed, tmp_path):
+    """A head waits for room, begins once for each time that there is, and is then written whole: nothing is lost or swapped."""
+    rng, prng = np.random.default_rng(seed), random.Random(seed)
+    bench, vpu, quantise = make()
+    x     = heads_of("normal", 8, rng)
+    jobs  = [(x[:6], 3, 1, dict(base=64, sbase=7, context=64, position=40)),
+        (x[4:].reshape(2, 64), 1, 2, dict(base=0, sbase=0, context=32, position=8))]
+    want, got, rooms = [], [], [0]
+    waits = itertools.cycle((seed, 400, 150, 3, 500, 60))
     @passive
-    def count():
+    def room():
+        """Low for a while, then high until a head begins."""
         while True:
-            if (yield quantise.k_done):
-                pulses.append("k")
-            if (yield quantise.v_done):
-                pulses.append("v")
-            yield
-    bench.run(main(), tmp_path, load=load, extra=[count()])
-    assert pulses == ["k", "v"]*len(jobs)
+            yield quantise.room.eq(0)
+            for _ in range(next(waits)):
+                yield
+                assert sum(g[0] == "scale" for g in got) + in_head(got) <= rooms[0], "a head is written without room"
+            rooms[0] += 1
+            yield quantise.room.eq(1)
+            n = len(got)
+            while len(got) == n or got[-1][0] != "byte":
+                yield
+    bench.run(layers(quantise, vpu, jobs, want, got, 0.9, prng), tmp_path, load=0.2, extra=[collect(quantise, got), room()])
+    assert got == want
+
+
+def in_head(got):
+    """Whether a head's bytes have begun and its scale has not come."""
+    return bool(got) and got[-1][0] == "byte"
 
 
 def test_to_int8(tmp_path):

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What one decoded token costs on the simulated SoC.
+
+Passes are run one by one at any position (protocol: PROBE) and read from the core's own counters. Their time does not depend on
+weights or on what the cache holds, so random weights of few layers tell what a whole model costs: a layer's cycles are the
+difference of two numbers of layers, the classifier's that of a pass with and one without.
+"""
+
+from dataclasses import fields, replace
+
+from ..accel import image
+from ..accel.config import BLOCK, CoreConfig, ModelConfig, ceil_div, check
+from ..accel.counters import COUNTERS, STAGES
+from ..soc.memory import get_memory
+from .devices.sim import SIM_CONFIG, SimDevice
+from .random_model import random_model
+from .sampler import SamplerParams
+
+# Dimensions of known models: dim, hidden, layers, heads, KV heads, head_dim, vocab, context.
+SHAPES = {
+    "smollm2-135m":   (576, 1536, 30, 9, 3, 64, 49152, 2048),
+    "stories15m":     (288, 768, 6, 6, 6, 48, 32000, 256),
+    "stories110m":    (768, 2048, 12, 12, 12, 64, 32000, 1024),
+    "tinyllama-1.1b": (2048, 5632, 22, 32, 4, 64, 32000, 2048),
+}
+TYPES          = {"q4_0": (image.Q4_0, image.Q4_0), "q4_1": (image.Q4_1, image.Q8_0), "q8_0": (image.Q8_0, image.Q8_0)}
+CONTEXT        = 256    # Measured unless asked otherwise.
+FIRMWARE_AFTER = 9      # Tokens that are generated to see what the firmware adds.
+
+
+def parse_shape(text):
+    """ModelConfig of a name of SHAPES, or of NAME:dim,hidden,layers,heads,kv_heads,head_dim,vocab."""
+    name, _, dims = text.partition(":")
+    if not dims:
+        check(name in SHAPES, f"shape is {name!r}, must be {', '.join(SHAPES)}, or NAME:dim,hidden,layers,heads,kv_heads,head_dim,vocab")
+        return ModelConfig(*SHAPES[name])
+    try:
+        numbers = [int(n) for n in dims.split(",")]
+    except ValueError:
+        numbers = []
+    check(len(numbers) == 7, f"dimensions are {dims!r}, must be seven numbers: dim,hidden,layers,heads,kv_heads,head_dim,vocab")
+    return ModelConfig(*numbers, 2048)
+
+
+def shape_model(config, type, layers=None):
+    """Random accel.image.Model of `config` with `layers` of its layers (default 2), matrices of TYPES[type]."""
+    layers = min(layers or 2, config.n_layers)
+    check(1 <= layers, f"layers is {layers}, must be 1 to {config.n_layers}")
+    check(layers > 1 or config.n_layers == 1, "layers is 1: a layer's own share needs 2 or more")
+    return random_model(replace(config, n_layers=layers), *TYPES[type], seed=1)
+
+
+def core_for(model, options):
+    """The simulator's CoreConfig with `options`, its limits raised to what `model` (ModelConfig) needs."""
+    padded = dict(max_dim=model.dim_blocks, max_hidden=model.hidden_blocks, max_heads_dim=model.n_heads*model.head_blocks,
+        max_head_dim=model.head_blocks)
+    raised = {name: max(getattr(SIM_CONFIG, name), blocks*BLOCK) for name, blocks in padded.items()}
+    return CoreConfig(**{f.name: getattr(SIM_CONFIG, f.name) for f in fields(CoreConfig)} | raised | options)
+
+
+def token_bytes(header, core, context, n_layers):
+    """Bytes that the core must read for a token of the model of `header` (ImageHeader), with `n_layers` layers, at `context`
+    positions: stream, embedding row, RoPE row, and a cache in DRAM once per KV head."""
+    c      = header.config
+    layers = header.layers_bytes//c.n_layers*n_layers
+    kv     = 0 if core.kv_on_chip(replace(c, n_layers=n_layers)) else n_layers*c.n_kv_heads*context*2*(c.head_blocks*BLOCK + 2)
+    row    = ceil_div(c.dim_blocks, 16)*image.GROUP_BYTES[header.embed_type]
+    return layers + header.stream_bytes - header.layers_bytes + row + c.head_blocks*BLOCK*4 + kv
+
+
+def _pass(device, position, layers, candidates):
+    """Counters of one pass, by name, and its cycles as the firmware sees them."""
+    return dict(zip(COUNTERS, device.probe(1, position, layers, candidates).counters))
+
+
+def measure(model, n_layers, memory="ddr3x16", context=None, options=None, vs_cpu=False):
+    """Decode on the simulated SoC with `model` (accel.image.Model), whose layers stand for `n_layers` like them: a dict.
+
+    options: of CoreConfig. cycles_per_token: all of it; bytes_per_token: see token_bytes; peak_bytes_per_cycle: of the DRAM's pins;
+    mbu: bytes over cycles times peak. stalls: cycles by what the stream did, and the firmware's; stages: by the core's
+    stage, and the firmware's; both add up to cycles_per_token. vs_cpu: cpu_cycles_per_token (plain C, int8, -O3, on the same
+    SoC's CPU) and speed_up.
+    """
+    c, dram = model.config, get_memory(memory)
+    core    = core_for(c, options or {})
+    header  = image.read_header(image.write_image(model))
+    whole   = replace(c, n_layers=n_layers)
+    while not core.kv_on_chip(whole) and core.kv_on_chip(c):   # Few layers' cache would fit where that of all does not.
+        core = replace(core, kv_bytes=core.kv_bytes//2)
+    with SimDevice(core, memory) as device:
+        device.load(model)
+        context = min(context or CONTEXT, device.context)
+        counts  = _pass(device, context - 1, c.n_layers, 1)
+        if n_layers != c.n_layers:
+            one, all_ = (_pass(device, context - 1, n, 0) for n in (1, c.n_layers))
+            for name in counts:
+                counts[name] += round((all_[name] - one[name])*(n_layers - c.n_layers)/(c.n_layers - 1))
+        result   = device.generate([model.bos], SamplerParams(), FIRMWARE_AFTER)
+        passes   = _pass(device, FIRMWARE_AFTER//2, c.n_layers, 1)["total"]
+        firmware = round(result.timings.decode_cycles_per_token) - passes
+        cycles   = counts["total"] + firmware
+        size     = token_bytes(header, core, context, n_layers)
+        stream   = {n: counts[n] for n in ("beats", "no_data", "no_room")}
+        report   = dict(memory=memory, context=context, layers=n_layers, layers_measured=c.n_layers, lanes=core.lanes,
+            columns=core.columns, ports=core.ports, cycles_per_token=cycles, bytes_per_token=size,
+            peak_bytes_per_cycle=dram.peak_bytes, mbu=round(size/cycles/dram.peak_bytes, 4),
+            tokens_per_second_per_gbps=round(1e9/cycles/dram.peak_bytes, 3),
+            stalls=stream | dict(idle=counts["total"] - sum(stream.values()), firmware=firmware),
+            stages={n: counts[n] for n in STAGES} | dict(firmware=firmware))
+        if vs_cpu:
+            report["cpu_cycles_per_token"] = device.baseline(1, 0).cycles
+            report["speed_up"]             = round(report["cpu_cycles_per_token"]/cycles, 1)
+    return report
