@@ -66,6 +66,13 @@ class LlamaDims(LiteXModule):
             setattr(self, name, Signal(width, name=f"dims_{name}"))
 
 
+class _OneHotFSM(FSM):
+    """FSM that yosys shall give a bit per state: what is decoded from it goes far."""
+    def do_finalize(self):
+        super().do_finalize()
+        self.state.attr.add(("fsm_encoding", "one-hot"))
+
+
 class LlamaController(LiteXModule):
     """Owns (stage, layer, head, position) of a pass and starts every block; nothing else keeps a copy of that state.
 
@@ -188,7 +195,7 @@ class LlamaController(LiteXModule):
             If(self.softmax_start, inverse_ok.eq(0)).Elif(self.softmax_done, inverse_ok.eq(1)),
         ]
 
-        self.fsm = fsm = FSM(reset_state="IDLE")
+        self.fsm = fsm = _OneHotFSM(reset_state="IDLE")
         stage    = lambda name: self.stages[name].eq(1)
         self.comb += self.busy.eq(~fsm.ongoing("IDLE"))
         fail     = [NextValue(self.error, ERROR_STREAM), NextState("DRAIN")]

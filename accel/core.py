@@ -177,13 +177,13 @@ class LlamaCore(LiteXModule):
         users    = (swiglu, softmax, kv_quantise, rmsnorm)
         self.vpu      = vpu      = resettable(LlamaVPU(len(clients)))
         self.function = function = resettable(LlamaFunctionArbiter(len(users)))
-        # The less urgent clients see `ready` from a register, which holds the operation that was not granted.
+        # Registers in both directions for the less urgent clients.
         def attach(source, port, held):
             if held:
-                hold            = resettable(stream.PipeReady(source.description))
-                self.submodules += hold
-                self.comb       += source.connect(hold.sink)
-                source          = hold.source
+                cut             = resettable(_Cut(source.description))
+                self.submodules += cut
+                self.comb       += source.connect(cut.sink)
+                source          = cut.source
             self.comb += source.connect(port)
         for i, (client, port) in enumerate(zip(clients, vpu.clients)):
             attach(client.vpu, port, i >= clients.index(softmax))
@@ -194,12 +194,15 @@ class LlamaCore(LiteXModule):
         self.comb += [
             block_float.valid.eq(vpu.source.valid & (vpu.source.dest == DEST_ACT)), block_float.data.eq(vpu.source.data),
             block_float.column.eq(vpu.source.column), block_float.last.eq(vpu.source.last),
-            block_float.base.eq(ctrl.bfp.base), block_float.clear.eq(ctrl.bfp.clear),
             ctrl.bfp.done.eq(block_float.done), ctrl.bfp.emax.eq(block_float.emax),
             ctrl.bfp.column_emax.eq(Cat(*block_float.column_emax)),
         ]
 
-        # Starts, dones and parameters. (Two starts a clock late: the first result is many clocks away.)
+        # Starts, dones and parameters. (Some a clock late: the first result is many clocks away.)
+        read_values = Signal()
+        self.sync += [
+            block_float.base.eq(ctrl.bfp.base), block_float.clear.eq(ctrl.bfp.clear), read_values.eq(ctrl.kv_read_values),
+        ]
         self.sync += [x.clear.eq(ctrl.x_start), rmsnorm.start.eq(ctrl.norm_start), embedding.type.eq(dims.embed_type)]
         self.comb += [
             rope.load.eq(ctrl.rope_load_start), ctrl.rope_load_done.eq(rope.load_done), rope.head_blocks.eq(dims.head_blocks),
@@ -213,10 +216,10 @@ class LlamaCore(LiteXModule):
             kv_quantise.position.eq(ctrl.position), kv_quantise.k_offset.eq(ctrl.k_offset), kv_quantise.v_offset.eq(ctrl.v_offset),
             kv_quantise.head_blocks.eq(dims.head_blocks), kv_quantise.kv_blocks.eq(dims.kv_blocks),
             kv_quantise.room.eq(~dims.kv_dram | kv_writer.room),
-            kv.start.eq(ctrl.kv_read_start), kv.read_values.eq(ctrl.kv_read_values), kv.base.eq(ctrl.kv_base),
+            kv.start.eq(ctrl.kv_read_start), kv.read_values.eq(read_values), kv.base.eq(ctrl.kv_base),
             kv.sbase.eq(ctrl.kv_sbase), kv.row_blocks.eq(dims.head_blocks), kv.streamed.eq(dims.kv_dram),
             kv.restart.eq(ctrl.fetch_start), kv.scales_free.eq(ctrl.scales_free),
-            If(ctrl.kv_read_values, kv.n_blocks.eq((ctrl.v_offset + dims.head_blocks) << 5)).Else(
+            If(read_values, kv.n_blocks.eq((ctrl.v_offset + dims.head_blocks) << 5)).Else(
                 kv.n_blocks.eq(ctrl.k_offset + dims.head_blocks)),
             kv_writer.flush.eq(ctrl.kv_written | ctrl.clear_datapath),
             [base.eq(b) for base, b in zip(kv_writer.base, (dims.k_base, dims.v_base, dims.k_scale_base, dims.v_scale_base))],

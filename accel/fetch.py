@@ -156,17 +156,20 @@ class LlamaFetch(LiteXModule):
         # Switch: what a command's beats are, and how many are left.
         unit_beats = UNIT_BYTES//config.beat_bytes
         left       = Signal(27 + log2_int(unit_beats))
-        way        = Signal(3)
+        last       = Signal()                                      # left is 1,
+        to_weights, to_fill = Signal(), Signal()                   # not 0: registers, because handshakes hang on them.
         moved      = Signal()
         self.comb += [
-            weights.valid.eq(sink.valid & (left != 0) & (way == WEIGHTS)), weights.data.eq(sink.data),
-            fill.valid.eq(sink.valid & (left != 0) & (way != WEIGHTS)), fill.data.eq(sink.data),
-            fill.kind.eq(way), fill.last.eq(left == 1),
-            sink.ready.eq((left != 0) & Mux(way == WEIGHTS, weights.ready, fill.ready)),
+            weights.valid.eq(sink.valid & to_weights), weights.data.eq(sink.data),
+            fill.valid.eq(sink.valid & to_fill), fill.data.eq(sink.data), fill.last.eq(last),
+            sink.ready.eq((to_weights & weights.ready) | (to_fill & fill.ready)),
             moved.eq(sink.valid & sink.ready),
-            order.source.ready.eq(left == 0),
+            order.source.ready.eq(~to_weights & ~to_fill),
         ]
         self.sync += [
-            If(moved, left.eq(left - 1)),
-            If(order.source.valid & order.source.ready, way.eq(order.source.kind), left.eq(order.source.units << log2_int(unit_beats))),
+            If(moved, left.eq(left - 1), last.eq(left == 2), If(last, to_weights.eq(0), to_fill.eq(0))),
+            If(order.source.valid & order.source.ready,
+                fill.kind.eq(order.source.kind), left.eq(order.source.units << log2_int(unit_beats)),
+                to_weights.eq(order.source.kind == WEIGHTS), to_fill.eq(order.source.kind != WEIGHTS),
+            ),
         ]

@@ -63,12 +63,14 @@ class LlamaKVWriter(LiteXModule):
         layout     = [("address", port.address_width), ("data", port.data_width), ("we", port_bytes)]
         self.words = words = stream.PipeValid(layout)
         word       = Record([("valid", 1), *layout])
-        entry      = fifo.source
+        self.entry = buffer = stream.Buffer(fifo.source.description)   # Block RAM, register, logic.
+        entry      = buffer.source
         pair       = entry.address[1:low] if low > 1 else Constant(0)
         same, move = Signal(), Signal()
         take, mask = Signal(), Signal(port_bytes)
         draining   = Signal()
         self.comb += [
+            fifo.source.connect(buffer.sink),
             same.eq(word.address == entry.address[low:]),
             words.sink.valid.eq(word.valid & Mux(entry.valid, draining & ~same, self.flush)),
             [getattr(words.sink, n).eq(getattr(word, n)) for n, *_ in layout],

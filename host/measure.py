@@ -108,6 +108,6 @@ def measure(model, n_layers, memory="ddr3x16", context=None, options=None, vs_cp
             stalls=stream | dict(idle=counts["total"] - sum(stream.values()), firmware=firmware),
             stages={n: counts[n] for n in STAGES} | dict(firmware=firmware))
         if vs_cpu:
-            report["cpu_cycles_per_token"] = device.baseline(1, 0).cycles
+            report["cpu_cycles_per_token"] = device.baseline(1, context - 1).cycles
             report["speed_up"]             = round(report["cpu_cycles_per_token"]/cycles, 1)
     return report
