@@ -114,6 +114,8 @@ class CoreMonitor(LiteXModule):
             rows.reset.eq(ctrl.clear_datapath), rows.sink.valid.eq(core.matvec.start), rows.sink.rows.eq(core.matvec.rows*core.matvec.n_columns),
             rows.source.ready.eq(core.matvec.done),
         ]
+        of_values   = Signal()   # What the job reads. (The owner is told a clock after it is started.)
+        self.comb  += of_values.eq(Mux(kv.start, ctrl.kv_read_values, kv.read_values))
         n_dim, n_kv = elements(dims.dim_blocks), elements(dims.kv_blocks)
         squares     = core.rmsnorm.squares
         watched     = dict(
@@ -174,8 +176,8 @@ class CoreMonitor(LiteXModule):
             whole[kind] = (counter(f"layer_{kind}_bytes", byte, layer) == n_kv) & (n_scales*dims.head_blocks == dims.kv_blocks)
         writing_k, writing_v = k_byte | k_scale, v_byte | v_scale
         reading   = kv.busy | kv.start
-        sticky("fault_unready", (reading & ~kv.read_values & (~whole["k"] | writing_k)) |
-            (reading & kv.read_values & (~whole["v"] | writing_v)) |
+        sticky("fault_unready", (reading & ~of_values & (~whole["k"] | writing_k)) |
+            (reading & of_values & (~whole["v"] | writing_v)) |
             ((softmax.start | ctrl.stages["softmax"]) & (~whole["v"] | writing_v)))
         sticky("fault_conflict", kv.conflict)
 
@@ -210,7 +212,7 @@ class CoreMonitor(LiteXModule):
             counter(f"pass_{kind}_read", event, started)
             counter(f"pass_{kind}_heads", event & (none | (address != before)), started)
             self.sync += [If(event, before.eq(address), none.eq(0)), If(started, none.eq(1))]
-        for kind, chosen in (("keys", ~kv.read_values), ("values", kv.read_values)):
+        for kind, chosen in (("keys", ~of_values), ("values", of_values)):
             heads(kind, kv.start & chosen, ctrl.kv_base)
         for kind, number in (("key_scales", FILL_KEY_SCALES), ("value_scales", FILL_VALUE_SCALES), ("keys", FILL_KEYS),
                 ("values", FILL_VALUES)):

@@ -27,7 +27,7 @@ class Converter(LiteXModule):
         read      = activations.read
         known     = Signal(2)
         self.sync += known.eq(Cat(1, known))
-        self.ios  = [bfp.valid, bfp.data, bfp.column, bfp.last, bfp.base, bfp.clear, read.word, read.block]
+        self.ios  = [bfp.valid, bfp.data, bfp.column, bfp.last, bfp.base, bfp.clear, read.word, read.block, activations.broadcast]
         for s in (bfp.done, bfp.emax, *bfp.column_emax, read.mant, read.exp, read.sum):
             shown = Signal.like(s)
             self.comb += If(known[1], shown.eq(s))
@@ -82,27 +82,30 @@ def drive(dut, columns, elements, base, gap, checks):
     yield from checks
 
 
-def compare(dut, lanes, want, base, emax):
-    """Generator: read every block of every column; `want` is a list of Bfp, one per column."""
+def compare(dut, lanes, want, base, emax, converted=None):
+    """Generator: read every block of every column, the columns at places of their own; `want` is a list of Bfp, one per
+    column. converted: columns that were converted (all), which have a column_emax."""
     read, words = dut.activations.read, BLOCK//lanes
+    n, n_word, n_block = len(want[0].exp), len(read.word)//len(want), len(read.block)//len(want)
     assert (yield dut.bfp.emax) == emax
-    for c, w in enumerate(want):
-        assert (yield dut.bfp.column_emax[c]) == w.emax
-    for j in range(len(want[0].exp)):
-        mant = [[] for _ in want]
+    for c in range(len(want)) if converted is None else converted:
+        assert (yield dut.bfp.column_emax[c]) == want[c].emax
+    for j in range(n):
+        mant   = [[] for _ in want]
+        blocks = [(j + c) % n for c in range(len(want))]
         for k in range(words):
-            yield read.word.eq((base + j)*words + k)
-            yield read.block.eq(base + j)
+            yield read.word.eq(sum((base + b)*words + k << c*n_word for c, b in enumerate(blocks)))
+            yield read.block.eq(sum(base + b << c*n_block for c, b in enumerate(blocks)))
             yield
             yield
             word = yield read.mant
             for c in range(len(want)):
                 mant[c] += [signed(word >> 16*(c*lanes + i), 16) for i in range(lanes)]
         exp, total = (yield read.exp), (yield read.sum)
-        for c, w in enumerate(want):
-            assert mant[c] == w.mant[j].tolist(), (c, j)
-            assert exp >> 8*c & 255 == w.exp[j]
-            assert signed(total >> 21*c, 21) == w.sums()[j]
+        for c, (w, b) in enumerate(zip(want, blocks)):
+            assert mant[c] == w.mant[b].tolist(), (c, b)
+            assert exp >> 8*c & 255 == w.exp[b]
+            assert signed(total >> 21*c, 21) == w.sums()[b]
 
 
 @pytest.mark.parametrize("lanes, columns", [(8, 1), (16, 2), (32, 1), (8, 3)])
@@ -132,6 +135,22 @@ def test_partial_blocks(columns, tmp_path):
             want  = [numerics.to_bfp(np.concatenate([x, np.zeros(-n % BLOCK, np.float32)])) for x in xs]
             steps = [(c, x, k == n - 1) for c in range(columns) for k, x in enumerate(xs[c])]
             yield from drive(dut, columns, steps, 2, 0, compare(dut, 8, want, 2, max(w.emax for w in want)))
+    run_block(dut, [bench()], dut.ios, tmp_path)
+
+
+def test_broadcast(tmp_path):
+    """While it is asked for, a vector goes to all columns; before and after, to its own."""
+    dut, prng = Converter(16, 3), np.random.default_rng(8)
+
+    def bench():
+        xs   = [prng.standard_normal(2*BLOCK).astype(np.float32)*np.float32(2.0**c) for c in range(3)]
+        want = [numerics.to_bfp(x) for x in xs]
+        for broadcast, base in ((0, 3), (1, 7), (0, 11)):
+            yield dut.activations.broadcast.eq(broadcast)
+            steps = [(c, v, k == 2*BLOCK - 1) for c, x in enumerate(xs[:1] if broadcast else xs) for k, v in enumerate(x)]
+            emax  = max(w.emax for w in (want[:1] if broadcast else want))
+            seen  = [want[0]]*3 if broadcast else want
+            yield from drive(dut, 3, steps, base, 0, compare(dut, 16, seen, base, emax, [0] if broadcast else None))
     run_block(dut, [bench()], dut.ios, tmp_path)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """LlamaSoftmax against the attention of numerics.Decoder: scores, probabilities times value scales, division by their sum."""
 
+from migen import passive
 import numpy as np
 import pytest
 
@@ -12,12 +13,12 @@ from litellama.accel.kv import LlamaKVOwner
 from litellama.accel.softmax import LlamaSoftmax
 from litellama.accel.vector import DEST_ACT, DEST_SCORE, KIND_SCORE, KIND_VALUE
 
-def make(context=128):
-    config = CoreConfig(lanes=8, kv_bytes=1024, kv_scales=context, max_context=context, max_head_dim=32)
+def make(context=128, columns=1):
+    config = CoreConfig(lanes=8, columns=columns, kv_bytes=1024, kv_scales=context, max_context=context, max_head_dim=32)
     kv     = LlamaKVOwner(config)
     dut    = LlamaSoftmax(config, kv)
-    bench  = Bench([dut], [*sink_inputs(dut.sink), dut.clear, dut.start, dut.positions, dut.sbase, dut.score_scale, dut.debug_index,
-        kv.write_values, kv.write_scale_valid, kv.write_scale_address, kv.write_scale],
+    bench  = Bench([dut], [*sink_inputs(dut.sink), dut.clear, dut.start, dut.n_columns, dut.positions, dut.sbase, dut.score_scale,
+        dut.debug_index, kv.write_values, kv.write_scale_valid, kv.write_scale_address, kv.write_scale],
         [dut.sink.ready, dut.scores_done, dut.done, dut.debug_data], [kv])
     return dut, kv, bench
 
@@ -41,6 +42,17 @@ def scores(kind, n, rng):
     )[kind].astype(np.float32)
 
 
+def store(kv, value_scales):
+    """Generator: write value scales from 0 on."""
+    yield kv.write_values.eq(1)
+    for i, v in enumerate(value_scales):
+        yield kv.write_scale_valid.eq(1)
+        yield kv.write_scale_address.eq(i)
+        yield kv.write_scale.eq(int(v))
+        yield
+    yield kv.write_scale_valid.eq(0)
+
+
 @pytest.mark.parametrize("probability, load", ((1.0, 0.0), (0.5, 0.4)))
 def test_heads(probability, load, tmp_path):
     """One head after the other, as the controller does it."""
@@ -54,13 +66,7 @@ def test_heads(probability, load, tmp_path):
     scale, want = np.float32(np.log2(np.e)/8), []
     def main():
         yield dut.score_scale.eq(f32_bits(scale)[0])
-        yield kv.write_values.eq(1)
-        for i, v in enumerate(value_scales):
-            yield kv.write_scale_valid.eq(1)
-            yield kv.write_scale_address.eq(i)
-            yield kv.write_scale.eq(int(v))
-            yield
-        yield kv.write_scale_valid.eq(0)
+        yield from store(kv, value_scales)
         for kind, n, sbase in heads:
             x       = scores(kind, n, rng)
             values  = (rng.standard_normal(8)*1e3).astype(np.float32)
@@ -89,6 +95,57 @@ def test_heads(probability, load, tmp_path):
     assert [r[:3] for r in results] == want
     if not load:                        # A probability a clock.
         assert results[33][3] - results[0][3] == 33
+
+
+@pytest.mark.parametrize("columns, sets, probability, load", ((1, (1, 1), 0.7, 0), (3, (3, 1, 2), 1, 0), (3, (2, 3), 0.5, 0.4)))
+def test_columns(columns, sets, probability, load, tmp_path):
+    """Heads side by side, as many as there are columns or fewer: each column's probabilities against its own maximum, to that
+    column; its values times its own 1/sum, all to column 0."""
+    rng          = np.random.default_rng(10*columns + len(sets))
+    dut, kv, bench = make(128, columns)
+    value_scales = rng.integers(0x2000, 0x5000, 128)
+    scale, want, got = np.float32(np.log2(np.e)/8), [], []
+    def main():
+        yield dut.score_scale.eq(f32_bits(scale)[0])
+        yield from store(kv, value_scales)
+        for i, n in enumerate(sets):
+            positions, sbase = (19, 1, 33)[i], (0, 60, 95)[i]
+            x      = np.stack([scores(("usual", "equal", "apart")[(c + i) % 3], positions, rng) + np.float32(3*c) for c in range(n)])
+            values = (rng.standard_normal((n, 6))*1e3).astype(np.float32)
+            s, w, _, v = zip(*(golden(a, scale, value_scales[sbase:sbase + positions], b) for a, b in zip(x, values)))
+            for c in range(n):
+                want.extend((DEST_ACT, c, b, int(k == positions - 1)) for k, b in enumerate(f32_bits(w[c])))
+            want.extend((DEST_ACT, 0, b, int((c, k) == (n - 1, 5))) for c in range(n) for k, b in enumerate(f32_bits(v[c])))
+            yield dut.n_columns.eq(n)
+            yield from pulse(dut.clear)
+            rows = [dict(item, column=c) for t in range(positions) for c, item in enumerate(items(x[:, t], kind=KIND_SCORE))]
+            yield from feed(dut.sink, [dict(row, last=int(k == len(rows) - 1)) for k, row in enumerate(rows)], probability)
+            yield from until(dut.scores_done)
+            yield dut.positions.eq(positions)
+            yield dut.sbase.eq(sbase)
+            yield from pulse(dut.start)
+            rows = [dict(item, column=c) for c in range(n) for item in items(values[c], kind=KIND_VALUE)]
+            if i != 1:
+                yield from until(dut.done)
+            yield from feed(dut.sink, [dict(row, last=int(k == len(rows) - 1)) for k, row in enumerate(rows)], probability)
+            places = [(c, t) for c in range(n) for t in range(positions)]
+            for k, (c, t) in enumerate([*places, (0, 0), (0, 0)]):
+                yield dut.debug_index.eq(128*c + t)
+                yield
+                if k >= 2:
+                    c, t = places[k - 2]
+                    assert (yield dut.debug_data) == int(s[c][t]) & 0xFFFFFFFF, (c, t)
+        for _ in range(40):
+            yield
+    @passive
+    def watch():
+        source = bench.vpu.source
+        while True:
+            if (yield source.valid) and (yield source.dest) == DEST_ACT:
+                got.append((DEST_ACT, (yield source.column), (yield source.data), (yield source.last)))
+            yield
+    bench.run(main(), tmp_path, load=load, extra=[watch()])
+    assert got == want
 
 
 def test_latency(tmp_path):
