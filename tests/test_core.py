@@ -86,7 +86,7 @@ def test_core_of_fewer_lanes(lanes):
 
 def test_counters_add_up():
     """The stage counters sum to the total, and the stream's states never exceed it."""
-    config, layers, head = SHAPES["mha"]
+    config, layers, head = SHAPES["gqa"]
     core, _ = compare(CoreConfig(**SMALL), random_model(config, layers, head, seed=7), [1, 2, 3, 4])
     cycles  = core.step(3, 4)
     counts  = core.counters(COUNTERS)
