@@ -77,8 +77,9 @@ class LlamaController(LiteXModule):
     """Owns (stage, layer, head, position) of a pass and starts every block; nothing else keeps a copy of that state.
 
     A pass decodes one token: start LlamaFetch, load the RoPE row, dequantise the embedding into x, run the layers, and where
-    logits are wanted the final norm and the classifier. Attention takes the query heads of a KV head in sets of `columns`. Each matrix's header is
-    compared with what the stage expects, so a stream out of step ends the pass with ERROR_STREAM instead of wrong tokens.
+    logits are wanted the final norm and the classifier. Attention takes the query heads of a KV head in sets of `columns`.
+    Each matrix's header is compared with what the stage expects, so a stream out of step ends the pass with ERROR_STREAM
+    instead of wrong tokens.
 
     start, reset, token, position, want_logits: inputs; done: one-cycle pulse; busy, error: levels. reset ends any pass: the
     outstanding reads are drained, then `clear_datapath` resets the blocks. The remaining signals go to the block they name.
@@ -265,7 +266,8 @@ class LlamaController(LiteXModule):
             NextState("START_VALUES"))
         act("START_VALUES", stage("values"), *kv_pass(), self.bfp.base.eq(region_a + head_base),
             self.launched.rows.eq(dims.head_blocks << 5), self.launched.blocks.eq(1), self.launched.turns.eq(self.position[5:] + 1),
-            self.launched.n_columns.eq(n), self.launched.by_column.eq(1), self.launched.type.eq(image.Q8_0), self.launched.exponent.eq(FP16_ONE_EXPONENT), self.launched.base.eq(region_p),
+            self.launched.n_columns.eq(n), self.launched.by_column.eq(1), self.launched.type.eq(image.Q8_0),
+            self.launched.exponent.eq(FP16_ONE_EXPONENT), self.launched.base.eq(region_p),
             self.launched.emax.eq(emax_p), self.launched.kind.eq(KIND_VALUE), self.kv_read_values.eq(1),
             If(self.launched.ready & inverse_ok,
                 self.launched.start.eq(1), self.kv_read_start.eq(1), self.scales_free.eq(1), NextState("RUN_VALUES")))

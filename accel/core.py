@@ -225,7 +225,8 @@ class LlamaCore(LiteXModule):
             [base.eq(b) for base, b in zip(kv_writer.base, (dims.k_base, dims.v_base, dims.k_scale_base, dims.v_scale_base))],
             softmax.clear.eq(ctrl.scores_start), ctrl.scores_done.eq(softmax.scores_done),
             softmax.start.eq(ctrl.softmax_start), ctrl.softmax_done.eq(softmax.done), softmax.positions.eq(ctrl.positions),
-            softmax.sbase.eq(Mux(dims.kv_dram, 0, ctrl.kv_sbase)), softmax.n_columns.eq(ctrl.n_columns), softmax.score_scale.eq(dims.score_scale),
+            softmax.sbase.eq(Mux(dims.kv_dram, 0, ctrl.kv_sbase)), softmax.n_columns.eq(ctrl.n_columns),
+            softmax.score_scale.eq(dims.score_scale),
             topk.start.eq(ctrl.topk_start), topk.k.eq(dims.topk), ctrl.topk_done.eq(topk.done),
         ]
 

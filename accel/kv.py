@@ -23,6 +23,14 @@ FIFO_BEATS       = 8    # Covers the four clocks from issuing a read to getting 
 FILL_KEY_SCALES, FILL_VALUE_SCALES, FILL_KEYS, FILL_VALUES = range(4)
 
 
+def add_write_signals(module, address_bits=ADDRESS_BITS, scale_bits=SCALE_BITS):
+    """Give `module` the signals by which new keys and values are written, a byte and a scale a clock: write_values (of values,
+    else of keys), write_valid, write_address, write_data, write_scale_valid, write_scale_address, write_scale."""
+    for name, bits in (("values", 1), ("valid", 1), ("address", address_bits), ("data", 8), ("scale_valid", 1),
+            ("scale_address", scale_bits), ("scale", 16)):
+        setattr(module, f"write_{name}", Signal(bits, name=f"write_{name}"))
+
+
 class LlamaKVRam(LiteXModule):
     """One memory of keys or of values: int8 bytes, and one fp16 scale per position of each head.
 
@@ -118,7 +126,8 @@ class LlamaKVOwner(LiteXModule):
     read job waits for the beats it needs. scales_free: pulse when the scales of a head are no longer needed; those of the
     next wait for it. restart: pulse before a pass; empties the tile.
 
-    Read job: start with values, base, sbase, row_blocks (blocks of a key), n_blocks (of the whole run), stable until done.
+    Read job: start with base, sbase, row_blocks (blocks of a key), and a clock later with read_values and n_blocks (of the whole
+    run); all are stable from then until done.
     `source` then carries the beats of an 8-bit matrix as LlamaUnpack would, `last` on its last beat:
     - keys: a row of row_blocks blocks per position, d = the position's scale;
     - values: per tile hd rows of one block, d = 1.0: their scales are in the probabilities (LlamaSoftmax). Bytes beyond
@@ -126,7 +135,7 @@ class LlamaKVOwner(LiteXModule):
     done: one-cycle pulse when the last beat has been taken. Latency: 5 clocks from start to the first beat. Interval: 1
     clock, also from row to row.
 
-    Writes (write_*, by LlamaKVQuantise, on chip only): a byte and a scale a clock, of values where write_values else of keys.
+    Writes (add_write_signals, by LlamaKVQuantise, on chip only).
     conflict: a beat or scale is written in the clock in which the job reads it; never happens, because the controller reads
     after the quantiser's done, and a tile's beat is read after it came. LlamaSoftmax reads the value scales by value_scale_*
     (data one clock after the address).
@@ -157,13 +166,7 @@ class LlamaKVOwner(LiteXModule):
         self.fill        = fill = stream.Endpoint([("data", 8*beat_bytes), ("kind", 2)])
 
         # Writes.
-        self.write_values        = Signal()
-        self.write_valid         = Signal()
-        self.write_address       = Signal(max=config.kv_bytes)
-        self.write_data          = Signal(8)
-        self.write_scale_valid   = Signal()
-        self.write_scale_address = Signal(max=config.kv_scales)
-        self.write_scale         = Signal(16)
+        add_write_signals(self, bits_for(config.kv_bytes - 1), bits_for(config.kv_scales - 1))
         self.conflict            = Signal()
 
         # Value scales, debug window.

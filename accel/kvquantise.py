@@ -14,7 +14,7 @@ from . import numerics
 from .config import BLOCK, LIMITS
 from .fp import delay
 from .function import FUNCTION_LAYOUT, FUNCTION_RESULT_LAYOUT
-from .kv import ADDRESS_BITS, BLOCK_COUNT_BITS, CONTEXT_BITS, HEAD_BLOCKS_BITS, SCALE_BITS
+from .kv import ADDRESS_BITS, BLOCK_COUNT_BITS, CONTEXT_BITS, HEAD_BLOCKS_BITS, SCALE_BITS, add_write_signals
 from .readout import LlamaReadOut
 from .vector import DEST_KVBUF, DEST_KVQ, P_M1, VPU_LAYOUT, VPU_RESULT_LAYOUT
 
@@ -92,13 +92,7 @@ class LlamaKVQuantise(LiteXModule):
         self.claim    = Signal()
         self.room     = Signal(reset=1)
 
-        self.write_values        = Signal()
-        self.write_valid         = Signal()
-        self.write_address       = Signal(ADDRESS_BITS)
-        self.write_data          = Signal(8)
-        self.write_scale_valid   = Signal()
-        self.write_scale_address = Signal(SCALE_BITS)
-        self.write_scale         = Signal(16)
+        add_write_signals(self)
 
         self.base        = Signal(ADDRESS_BITS)
         self.sbase       = Signal(SCALE_BITS)

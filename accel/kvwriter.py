@@ -7,7 +7,7 @@ from litex.gen import LiteXModule
 from litex.soc.interconnect import stream
 
 from .config import UNIT_BYTES
-from .kv import ADDRESS_BITS, SCALE_BITS
+from .kv import add_write_signals
 
 WORDS = 16   # Words whose commands the controller may take before it wants their data.
 
@@ -30,13 +30,7 @@ class LlamaKVWriter(LiteXModule):
         self.flush = Signal()
         self.idle  = Signal()
 
-        self.write_values        = Signal()
-        self.write_valid         = Signal()
-        self.write_address       = Signal(ADDRESS_BITS)
-        self.write_data          = Signal(8)
-        self.write_scale_valid   = Signal()
-        self.write_scale_address = Signal(SCALE_BITS)
-        self.write_scale         = Signal(16)
+        add_write_signals(self)
 
         # # #
 

@@ -4,6 +4,7 @@
 from functools import reduce
 from operator import add
 
+import numpy as np
 from migen import If, Mux, ResetInserter, Signal, log2_int
 
 from litex.gen import LiteXModule
@@ -224,3 +225,32 @@ def monitor(core, port, write_port):
     """For core_bench.build: attach a CoreMonitor to the core; its signals by name."""
     core.monitor = CoreMonitor(core, port, write_port)
     return {f"monitor_{name}": signal for name, signal in core.monitor.signals.items()}
+
+
+def seen(core):
+    """What the monitor saw."""
+    return {name[len("monitor_"):]: core.get(name) for name in core.index if name.startswith("monitor_")}
+
+
+def blocks(vector):
+    """Names of the blocks whose bits are set."""
+    return {name for i, name in enumerate(WATCHED) if vector >> i & 1}
+
+
+def watch_text(core, length):
+    """Decode `length` tokens on a fresh core, logits of every third; what the monitor saw after each pass."""
+    out    = []
+    tokens = np.random.default_rng(4).integers(0, core.model.config.vocab, length)
+    for position, token in enumerate(tokens):
+        core.step(int(token), position, logits=position % 3 == 0)
+        assert core.get("error") == 0
+        out.append(seen(core))
+    return out
+
+
+def check_starts_and_dones(last):
+    """AssertionError unless, by what was seen last, each block's done is one pulse per start, after all of its work."""
+    for fault in FAULTS:
+        assert not blocks(last[f"fault_{fault}"]), f"{fault}: {blocks(last[f'fault_{fault}'])}"
+    assert not blocks(last["open"]), f"started, never done: {blocks(last['open'])}"
+    assert blocks(last["seen"]) == set(WATCHED), "never seen to be done"

@@ -193,7 +193,7 @@ BOARDS = {
     "Arty A7":           (1600, 256,  100),
     "KC705":             (8000, 1024, 125),
 }
-MBU        = {"default": 0.75, "SmolLM2": 0.93}   # Share of the peak that a token uses, measured.
+MBU        = {"default": 0.74, "SmolLM2": 0.93}   # Share of the peak that a token uses, measured.
 BEAT_BYTES = 16    # Of DRAM that 32 lanes take a clock: what a faster DRAM has beyond is not used.
 POSITIONS  = 512   # Whose keys and values a token reads, in the tables.
 RESERVE    = 16    # MB of DRAM for firmware, keys and values.

@@ -28,7 +28,7 @@ from litellama.host.random_model import random_model
 from litellama.soc.synthesis import SCRIPT
 
 from core_bench import Core, emit
-from core_monitor import FAULTS, WATCHED, monitor
+from core_monitor import FAULTS, WATCHED, blocks, check_starts_and_dones, monitor, seen, watch_text
 
 CONFIG = CoreConfig(max_dim=64, max_hidden=128, max_heads_dim=128, max_head_dim=64, max_context=64, kv_bytes=8192,
     kv_scales=256, max_topk=16, fifo_bytes=2048)
@@ -60,26 +60,10 @@ def core_of(name, **port):
     return core
 
 
-def seen(core):
-    """What the monitor saw."""
-    return {name[len("monitor_"):]: core.get(name) for name in core.index if name.startswith("monitor_")}
-
-
-def blocks(vector):
-    """Names of the blocks whose bits are set."""
-    return {name for i, name in enumerate(WATCHED) if vector >> i & 1}
-
-
 @functools.cache
 def text_of(name):
     """Decode a text, with random stalls of the DRAM port; what the monitor saw after each pass."""
-    core, out = core_of(name, stall_256=40), []
-    tokens = np.random.default_rng(4).integers(0, core.model.config.vocab, LENGTH)
-    for position, token in enumerate(tokens):
-        core.step(int(token), position, logits=position % 3 == 0)
-        assert core.get("error") == 0
-        out.append(seen(core))
-    return out
+    return watch_text(core_of(name, stall_256=40), LENGTH)
 
 
 # 1: one controller, real starts and dones ---------------------------------------------------------
@@ -88,10 +72,7 @@ def text_of(name):
 def test_every_start_has_its_done(name):
     """Each block's done is one pulse per start, after all of its work; exactly one stage is active while the core is busy."""
     last = text_of(name)[-1]
-    for fault in FAULTS:
-        assert not blocks(last[f"fault_{fault}"]), f"{fault}: {blocks(last[f'fault_{fault}'])}"
-    assert not blocks(last["open"]), f"started, never done: {blocks(last['open'])}"
-    assert blocks(last["seen"]) == set(WATCHED), "never seen to be done"
+    check_starts_and_dones(last)
     assert not last["fault_stages"] and not last["fault_place"]
 
 

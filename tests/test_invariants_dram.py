@@ -13,8 +13,7 @@ from litellama.accel.controller import ERROR_STREAM
 from litellama.host.random_model import random_model
 
 from core_bench import Core
-from core_monitor import FAULTS, WATCHED, monitor
-from test_invariants import blocks, seen
+from core_monitor import blocks, check_starts_and_dones, monitor, seen, watch_text
 
 # The tile holds 32 positions of a head of one block, 16 of one of two.
 CONFIG = CoreConfig(columns=3, max_dim=64, max_hidden=128, max_heads_dim=128, max_head_dim=64, max_context=64, kv_bytes=1024,
@@ -38,23 +37,14 @@ def core_of(name, **port):
 @functools.cache
 def text_of(name):
     """What the monitor saw after each pass of a text, with random stalls of both ports."""
-    core, out = core_of(name, stall_256=40), []
-    tokens = np.random.default_rng(4).integers(0, core.model.config.vocab, LENGTH)
-    for position, token in enumerate(tokens):
-        core.step(int(token), position, logits=position % 3 == 0)
-        assert core.get("error") == 0
-        out.append(seen(core))
-    return out
+    return watch_text(core_of(name, stall_256=40), LENGTH)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_starts_and_dones(name):
     """1: each block's done is one pulse per start, after all of its work on all columns."""
     last = text_of(name)[-1]
-    for fault in FAULTS:
-        assert not blocks(last[f"fault_{fault}"]), f"{fault}: {blocks(last[f'fault_{fault}'])}"
-    assert not blocks(last["open"]), f"started, never done: {blocks(last['open'])}"
-    assert blocks(last["seen"]) == set(WATCHED), "never seen to be done"
+    check_starts_and_dones(last)
     assert not last["fault_stages"]
 
 

@@ -62,6 +62,19 @@ def begin(dut, job):
 
 # On chip ------------------------------------------------------------------------------------------
 
+def at_full_rate(dut, job, want):
+    """Generator: start a job whose beats `want` then come 5 clocks later, one a clock; the source must be ready."""
+    clocks, n = 0, 0
+    yield from begin(dut, job)
+    while n < len(want):
+        yield
+        clocks += 1
+        if (yield dut.source.valid):
+            assert (yield dut.source.q) == want[n]["q"]
+            n += 1
+    assert clocks == len(want) + 5 - 1, f"{clocks} clocks for {len(want)} beats of {job}"
+
+
 class Contents:
     """Bytes and scales of keys [0] and values [1]: what may be written, and what has been."""
     def __init__(self, seed):
@@ -129,15 +142,7 @@ def test_one_beat_a_clock(tmp_path):
         yield from c.store(dut, c.places(640, 8))
         yield dut.source.ready.eq(1)
         for job in ((0, 0, 0, 1, 20), (0, 0, 0, 2, 18), (1, 0, 0, 1, 32)):
-            want, clocks, n = c.beats(job, 16), 0, 0
-            yield from begin(dut, job)
-            while n < len(want):
-                yield
-                clocks += 1
-                if (yield dut.source.valid):
-                    assert (yield dut.source.q) == want[n]["q"]
-                    n += 1
-            assert clocks == len(want) + 5 - 1, f"{clocks} clocks for {len(want)} beats of {job}"
+            yield from at_full_rate(dut, job, c.beats(job, 16))
             yield
             yield
     run(dut, [main()], tmp_path)
@@ -317,16 +322,8 @@ def test_tile_runs_ahead(tmp_path):
         for _ in range(100):
             yield
         assert taken[0] == scales + 256//16
-        want, clocks, n = beats(head.bytes[0], head.scales[0], 0, 1, 16), 0, 0
         yield dut.source.ready.eq(1)
-        yield from begin(dut, head.job(0))
-        while n < len(want):
-            yield
-            clocks += 1
-            if (yield dut.source.valid):
-                assert (yield dut.source.q) == want[n]["q"]
-                n += 1
-        assert clocks == len(want) + 5 - 1, f"{clocks} clocks for {len(want)} beats"
+        yield from at_full_rate(dut, head.job(0), beats(head.bytes[0], head.scales[0], 0, 1, 16))
         yield from drain_all()
     def drain_all():
         got, want = [], beats(head.bytes[1], None, 1, 1, 16)
