@@ -11,7 +11,7 @@ from migen.genlib.record import DIR_M_TO_S, DIR_S_TO_M
 from litex.gen import LiteXModule
 from litex.soc.interconnect import stream
 
-from .config import BLOCK, check
+from .config import BLOCK, ceil_div, check
 
 MANT_BITS = 16   # Bits of a mantissa, signed.
 EXP_BITS  = 8    # Bits of a block's biased exponent.
@@ -28,11 +28,15 @@ def write_layout(columns, depth_blocks, step):
 
 def read_layout(lanes, columns, depth_blocks):
     """Read port of LlamaActivations: a word of `lanes` mantissas, and exponent and sum of a block, of every column, one
-    clock after their addresses, which each column has its own of. Word address = block*(32/lanes) + word of the block."""
-    return [("word", columns*bits_for(depth_blocks*BLOCK//lanes - 1), DIR_M_TO_S),
+    clock after their addresses, which each column has its own of. Word address = block*(32/lanes) + word of the block.
+
+    With 64 lanes the word is that of two blocks, so are exponents and sums: first of the block that is addressed, then of the
+    other of its pair (blocks 2n and 2n+1)."""
+    n_blocks = columns*max(1, lanes//BLOCK)
+    return [("word", columns*bits_for(ceil_div(depth_blocks*BLOCK, lanes) - 1), DIR_M_TO_S),
         ("block", columns*bits_for(depth_blocks - 1), DIR_M_TO_S),
-        ("mant", columns*lanes*MANT_BITS, DIR_S_TO_M), ("exp", columns*EXP_BITS, DIR_S_TO_M),
-        ("sum", columns*SUM_BITS, DIR_S_TO_M)]
+        ("mant", columns*lanes*MANT_BITS, DIR_S_TO_M), ("exp", n_blocks*EXP_BITS, DIR_S_TO_M),
+        ("sum", n_blocks*SUM_BITS, DIR_S_TO_M)]
 
 
 class LlamaActivations(LiteXModule):
@@ -46,7 +50,7 @@ class LlamaActivations(LiteXModule):
     2, 4 or 8.
     """
     def __init__(self, lanes, columns, depth_blocks, step=4):
-        check(BLOCK % lanes == 0 and lanes % step == 0, f"lanes is {lanes}, must divide {BLOCK} and be a multiple of {step}")
+        check(2*BLOCK % lanes == 0 and lanes % step == 0, f"lanes is {lanes}, must divide {2*BLOCK} and be a multiple of {step}")
         self.lanes, self.columns, self.depth_blocks, self.step = lanes, columns, depth_blocks, step
         self.write = write = Record(write_layout(columns, depth_blocks, step))
         self.read  = read  = Record(read_layout(lanes, columns, depth_blocks))
@@ -54,15 +58,18 @@ class LlamaActivations(LiteXModule):
 
         # # #
 
-        words = BLOCK//lanes   # Words per block.
-        parts = lanes//step    # Writes per word.
-        part  = write.index[:bits_for(parts - 1)] if parts > 1 else 0
-        word  = Cat(write.index[bits_for(parts - 1) if parts > 1 else 0:], write.block) if words > 1 else write.block
+        ways  = max(1, lanes//BLOCK)       # Blocks per word.
+        place = Cat(write.index, write.block)
+        parts = log2_int(lanes//step)      # Writes per word, as a power of 2.
+        part  = place[:parts] if parts else 0
+        word  = place[parts:]
+        other = log2_int(ways)
+        meta_bits = EXP_BITS + SUM_BITS
         for c in range(columns):
-            mant = Memory(lanes*MANT_BITS, depth_blocks*words,  name="llama_act_mant")
-            meta = Memory(EXP_BITS + SUM_BITS, depth_blocks,    name="llama_act_meta")
+            mant = Memory(lanes*MANT_BITS, ceil_div(depth_blocks*BLOCK, lanes), name="llama_act_mant")
+            meta = Memory(ways*meta_bits, ceil_div(depth_blocks, ways), name="llama_act_meta")
             mant_w = mant.get_port(write_capable=True, we_granularity=step*MANT_BITS, mode=READ_FIRST)
-            meta_w = meta.get_port(write_capable=True, mode=READ_FIRST)
+            meta_w = meta.get_port(write_capable=True, we_granularity=meta_bits if ways > 1 else 0, mode=READ_FIRST)
             mant_r = mant.get_port(mode=READ_FIRST)
             meta_r = meta.get_port(mode=READ_FIRST)
             self.specials += mant, meta, mant_w, meta_w, mant_r, meta_r
@@ -71,18 +78,29 @@ class LlamaActivations(LiteXModule):
             self.comb += [
                 # Write.
                 mant_w.adr.eq(word),
-                mant_w.dat_w.eq(Cat(*[write.mant]*parts)),
+                mant_w.dat_w.eq(Cat(*[write.mant]*(lanes//step))),
                 If(write.mant_we & chosen, mant_w.we.eq(1 << part)),
-                meta_w.adr.eq(write.block),
-                meta_w.dat_w.eq(Cat(write.exp, write.sum)),
-                meta_w.we.eq(write.meta_we & chosen),
+                meta_w.adr.eq(write.block[other:]),
+                meta_w.dat_w.eq(Cat(*[write.exp, write.sum]*ways)),
+                meta_w.we.eq(Mux(write.meta_we & chosen, 1 << write.block[:other] if other else 1, 0)),
                 # Read.
                 mant_r.adr.eq(read.word[c*n_word:(c + 1)*n_word]),
-                meta_r.adr.eq(read.block[c*n_block:(c + 1)*n_block]),
-                read.mant[c*lanes*MANT_BITS:(c + 1)*lanes*MANT_BITS].eq(mant_r.dat_r),
-                read.exp[c*EXP_BITS:(c + 1)*EXP_BITS].eq(meta_r.dat_r[:EXP_BITS]),
-                read.sum[c*SUM_BITS:(c + 1)*SUM_BITS].eq(meta_r.dat_r[EXP_BITS:]),
+                meta_r.adr.eq(read.block[c*n_block + other:(c + 1)*n_block]),
             ]
+            swap = Signal()   # The block that is wanted is the second of its word.
+            if other:
+                self.sync += swap.eq(read.block[c*n_block])
+            for way in range(ways):
+                at   = c*ways + way
+                pick = lambda data, width: Mux(swap, data[(way ^ 1)*width:][:width], data[way*width:][:width]) if other else data
+                info = Signal(meta_bits)
+                half = lanes*MANT_BITS//ways
+                self.comb += [
+                    info.eq(pick(meta_r.dat_r, meta_bits)),
+                    read.mant[at*half:(at + 1)*half].eq(pick(mant_r.dat_r, half)),
+                    read.exp[at*EXP_BITS:(at + 1)*EXP_BITS].eq(info[:EXP_BITS]),
+                    read.sum[at*SUM_BITS:(at + 1)*SUM_BITS].eq(info[EXP_BITS:]),
+                ]
 
 
 class _Mantissa(LiteXModule):

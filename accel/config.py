@@ -85,7 +85,8 @@ LIMITS = dict(dim=1 << 14, hidden=1 << 15, n_layers=256, n_heads=256, n_kv_heads
 class CoreConfig:
     """Build-time parameters of a core.
 
-    lanes:         4-bit weights multiplied per cycle: 8, 16 or 32 (8-bit weights: half as many).
+    lanes:         4-bit weights multiplied per cycle: 8, 16, 32 or 64 (8-bit weights: half as many). A matrix of 4-bit weights
+                   whose rows have an odd number of blocks runs at the speed of 32 lanes.
     columns:       activation vectors that share one weight stream, 1 to 8.
     max_dim:       largest padded residual vector, elements.
     max_hidden:    largest padded feed-forward hidden vector, elements.
@@ -113,7 +114,9 @@ class CoreConfig:
     ports:         int = 1
 
     def __post_init__(self):
-        check(self.lanes in (8, 16, 32), f"lanes is {self.lanes}, must be 8, 16 or 32")
+        check(self.lanes in (8, 16, 32, 64), f"lanes is {self.lanes}, must be 8, 16, 32 or 64")
+        check(self.lanes <= BLOCK or self.activation_regions[1] % 2 == 0,
+            f"max_dim {self.max_dim} and max_heads_dim {self.max_heads_dim}: with 64 lanes the larger must be a multiple of {2*BLOCK}")
         check(1 <= self.columns <= 8, f"columns is {self.columns}, must be 1 to 8")
         check(1 <= self.max_topk <= TOPK_MAX, f"max_topk is {self.max_topk}, must be 1 to {TOPK_MAX}")
         for name in ("max_dim", "max_hidden", "max_heads_dim", "max_head_dim", "max_context", "kv_bytes"):

@@ -6,6 +6,7 @@ from migen import *
 from litex.gen import LiteXModule
 from litex.soc.interconnect import stream
 
+from .config import BLOCK
 from .image import Q4_0, Q4_1, Q8_0
 from .readout import FP32_ONE
 from .unpack import weights_layout
@@ -75,8 +76,8 @@ class LlamaInt8ToFP(LiteXModule):
 class LlamaEmbedding(LiteXModule):
     """Weights of an embedding row to fp32 values q*d + m (numerics.dequantise_row), to DEST_X.
 
-    type: Q8_0, Q4_0 or Q4_1, stable while a row comes through `sink` (LlamaUnpack's weights: a beat is `lanes` weights of
-    4 bits or half as many of 8; d and m hold for the whole beat). Each weight is one VPU operation, fp32(q)*fp32(d) +
+    type: Q8_0, Q4_0 or Q4_1, stable while a row comes through `sink` (LlamaUnpack's weights, never a pair: a beat is
+    up to `lanes` weights of 4 bits, or half as many of 8, of one block; d and m hold for it). Each weight is one VPU operation, fp32(q)*fp32(d) +
     fp32(m)*1.0.
 
     Latency: 3 clocks from beat to first operation. Interval: 1 clock per weight.
@@ -107,12 +108,12 @@ class LlamaEmbedding(LiteXModule):
         self.comb += [
             wide.eq(self.type == Q8_0),
             nibble.eq(Mux(index[0], byte[4:], byte[:4])),
-            beat_last.eq(index == Mux(wide, lanes - 2, lanes - 1)),
+            beat_last.eq(index == Mux(wide, lanes - 2, min(lanes, BLOCK) - 1)),
             sink.ready.eq(advance & beat_last),
         ]
         self.sync += If(advance,
             valid.eq(sink.valid), last.eq(sink.last & beat_last),
-            d.eq(sink.d), m.eq(sink.m & Replicate(self.type == Q4_1, 16)),
+            d.eq(sink.d[:16]), m.eq(sink.m[:16] & Replicate(self.type == Q4_1, 16)),
             Case(self.type, {
                 Q8_0:      weight.eq(byte),
                 Q4_0:      weight.eq(Cat(nibble[:3], Replicate(~nibble[3], 5))),   # Less 8.

@@ -155,6 +155,7 @@ class LlamaFetch(LiteXModule):
 
         # Switch: what a command's beats are, and how many are left.
         unit_beats = UNIT_BYTES//config.beat_bytes
+        only       = order.source.units == 1 if unit_beats == 1 else 0   # A command of a single beat.
         left       = Signal(27 + log2_int(unit_beats))
         last       = Signal()                                      # left is 1,
         to_weights, to_fill = Signal(), Signal()                   # not 0: registers, because handshakes hang on them.
@@ -170,6 +171,7 @@ class LlamaFetch(LiteXModule):
             If(moved, left.eq(left - 1), last.eq(left == 2), If(last, to_weights.eq(0), to_fill.eq(0))),
             If(order.source.valid & order.source.ready,
                 fill.kind.eq(order.source.kind), left.eq(order.source.units << log2_int(unit_beats)),
+                last.eq(only),
                 to_weights.eq(order.source.kind == WEIGHTS), to_fill.eq(order.source.kind != WEIGHTS),
             ),
         ]

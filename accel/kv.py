@@ -39,10 +39,10 @@ class LlamaKVRam(LiteXModule):
     scales that stream in (`fill`). While it does not, it reads for the debug window: the 32-bit word debug_index of the bytes,
     or that scale, two clocks later. A byte must not be written in the clock in which its beat is read.
 
-    beat_bytes: bytes of a beat, 4, 8, 16. depth_bytes: capacity. n_scales: scales. name: of the memories, "llama_...".
+    beat_bytes: bytes of a beat, 4, 8, 16, 32. depth_bytes: capacity. n_scales: scales. name: of the memories, "llama_...".
     """
     def __init__(self, beat_bytes, depth_bytes, n_scales, name):
-        check(beat_bytes in (4, 8, 16), f"beat_bytes is {beat_bytes}, must be 4, 8 or 16")
+        check(beat_bytes in (4, 8, 16, 32), f"beat_bytes is {beat_bytes}, must be 4, 8, 16 or 32")
         n_beats = depth_bytes//beat_bytes
 
         # Port A.
@@ -228,7 +228,7 @@ class LlamaKVOwner(LiteXModule):
         load        = Signal()   # Parameters are stable, so one clock after start they are right.
         reading     = Signal()
         space       = Signal(max=FIFO_BEATS + 1, reset=FIFO_BEATS)
-        beat        = Signal(max=block_beats)
+        beat        = Signal(max=max(2, block_beats))
         left        = Signal(BLOCK_COUNT_BITS)
         block       = Signal(HEAD_BLOCKS_BITS)
         scale       = Signal.like(keys.scale_address)
@@ -249,7 +249,7 @@ class LlamaKVOwner(LiteXModule):
                 reading.eq(1), beat.eq(0), block.eq(self.row_blocks - 1), left.eq(self.n_blocks - 1),
                 scale.eq(Mux(self.streamed, 0, self.sbase)),
             ).Elif(issue,
-                beat.eq(beat + 1),
+                beat.eq(beat + 1 if block_beats > 1 else 0),
                 If(block_last, block.eq(block - 1), left.eq(left - 1)),
                 If(row_last, block.eq(self.row_blocks - 1), scale.eq(scale + 1)),
                 If(last, reading.eq(0)),

@@ -6,6 +6,7 @@ from migen import Cat, If, Mux, Replicate, Signal, log2_int
 from litex.gen import LiteXModule
 
 from .bfp import MANT_BITS
+from .config import BLOCK
 from .fp import delay
 from .image import Q4_0, Q8_0
 from .numerics import GUARD
@@ -18,12 +19,14 @@ class LlamaQuants(LiteXModule):
     """Signed weights of a beat, one per lane, 8 bits each: a nibble (Q4_1), a nibble less 8 (Q4_0), or a byte (Q8_0).
 
     A beat holds half as many bytes as lanes: `upper` says that they belong to the upper half of the lanes' activations; the
-    other half multiplies 0. So the activations need no multiplexer. Latency 1.
+    other half multiplies 0. So the activations need no multiplexer. With 64 lanes the second 32 are those of the second block of
+    a `pair`, else they multiply 0. Latency 1.
     """
     def __init__(self, lanes):
         self.q       = q       = Signal(lanes*4)
         self.type    = type    = Signal(2)
         self.upper   = upper   = Signal()
+        self.pair    = pair    = Signal()
         self.weights = weights = [Signal((8, True)) for _ in range(lanes)]
 
         # # #
@@ -38,13 +41,15 @@ class LlamaQuants(LiteXModule):
             chosen = Signal()
             self.comb += [
                 top.eq(less8 & ~n[3]),                          # n - 8 is n with its top bit turned, sign extended.
-                chosen.eq(upper if k >= half else ~upper),
+                chosen.eq((k < half) if lanes > BLOCK else (upper if k >= half else ~upper)),
             ]
             self.sync += If(nibble,
                 weight.eq(Cat(n[:3], n[3] ^ less8, Replicate(top, 4))),
             ).Else(
                 weight.eq(Mux(chosen, byte, 0)),
             )
+            if k >= BLOCK:
+                self.sync += If(~pair, weight.eq(0))
 
 
 class LlamaDot(LiteXModule):

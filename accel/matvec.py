@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The engine of everything that streams: rows of quantised blocks times activation vectors."""
 
+from functools import reduce
+from operator import add
+
 from migen import Array, Cat, If, Memory, Mux, READ_FIRST, Record, Signal, bits_for, log2_int
 
 from litex.gen import LiteXModule
@@ -57,6 +60,9 @@ class LlamaMatVec(LiteXModule):
     The array never stalls; a row's last beat is only taken when there is room for its results. A row may be one beat long:
     rows then leave as fast as beats come, as long as the consumer takes n_columns results per row.
 
+    64 lanes are two ways of 32, with scales of their own, for the two blocks of a `pair` (unpack.weights_layout); its job has
+    n_columns 1, rows of an even number of blocks and an even base.
+
     Data flow: quants to integers, products, adder tree; sum of a block's beats; times d (the block's activation sum times
     m); aligned; sum over the row's blocks; rounded to fp32.
     Latency from a row's last beat to its first result: 17 + log2(lanes) clocks (22 with 32 lanes). Interval 1.
@@ -84,6 +90,7 @@ class LlamaMatVec(LiteXModule):
 
         # # #
 
+        ways = max(1, lanes//BLOCK)
         read = Record(activations.read.layout)
         self.comb += read.connect(activations.read)
 
@@ -123,20 +130,23 @@ class LlamaMatVec(LiteXModule):
         turn_left  = Signal(len(self.turns))
         later      = Signal()                  # This is not the first turn.
         hold       = Signal()                  # This is not the last turn.
+        pair       = Signal()                  # This beat holds two blocks.
+        step       = Cat(~pair, pair)          # Blocks of a beat, where it is the last of its block.
         take, row_end, turn_end, may_end = Signal(), Signal(), Signal(), Signal()
         self.comb += [
             hold.eq(turn_left != 0),
-            row_end.eq(sink.block_last & (block_left == 0)),
+            pair.eq(sink.pair if ways > 1 else 0),
+            row_end.eq(sink.block_last & (block_left == pair)),
             turn_end.eq(row_end & (row_left == 0)),
             sink.ready.eq(running & (may_end | ~row_end)),
             take.eq(sink.valid & sink.ready),
         ]
         self.sync += [
             If(take,
-                half.eq((type == Q8_0) & ~half),
+                half.eq((type == Q8_0) & ~half & (ways == 1)),
                 first_beat.eq(sink.block_last),
                 If(sink.block_last,
-                    block_left.eq(block_left - 1),
+                    block_left.eq(block_left - step),
                     first_block.eq(row_end),
                 ),
                 If(row_end,
@@ -156,19 +166,19 @@ class LlamaMatVec(LiteXModule):
                 later.eq(0),
             ),
         ]
-        words = log2_int(BLOCK//lanes)
+        words = log2_int(max(1, BLOCK//lanes))
         for c in range(columns):
             word, block, base, first = (Signal(n) for n in (len(read.word)//columns, *[len(self.base)]*3))
             self.comb += [
-                read.word[c*len(word):(c + 1)*len(word)].eq(word),
+                read.word[c*len(word):(c + 1)*len(word)].eq(word if ways == 1 else block[1:]),
                 read.block[c*len(block):(c + 1)*len(block)].eq(block),
                 first.eq(self.base + sum(self.column_blocks << i for i in range(3) if c >> i & 1)),
             ]
             self.sync += [
                 If(take,
                     If((type != Q8_0) | half, word.eq(word + 1)),
-                    If(sink.block_last, block.eq(block + 1)),
-                    If(turn_end, base.eq(block + 1)).Elif(row_end, word.eq(base << words), block.eq(base)),
+                    If(sink.block_last, block.eq(block + step)),
+                    If(turn_end, base.eq(block + step)).Elif(row_end, word.eq(base << words), block.eq(base)),
                 ),
                 If(self.start, word.eq(first << words), block.eq(first), base.eq(first)),
             ]
@@ -199,65 +209,82 @@ class LlamaMatVec(LiteXModule):
         # 1: beat registered, block RAM read. 2: weights, scale factors, activations. Of a block, only what comes with its
         # last beat counts. The job's parameters cannot change before its last beat has left stage 1.
         self.quants = quants = LlamaQuants(lanes)
-        self.d      = d      = _Factor(delay(self, sink.d, 1), reach)
-        self.m      = m      = _Factor(delay(self, Mux(type == Q4_1, sink.m, 0), 1), reach)
+        factors = []                           # Of each way: d, m.
+        for way in range(ways):
+            scales = sink.d[16*way:16*way + 16], sink.m[16*way:16*way + 16]
+            there  = (type == Q4_1) & (pair if way else 1)
+            d, m   = _Factor(delay(self, scales[0], 1), reach), _Factor(delay(self, Mux(there, scales[1], 0), 1), reach)
+            self.submodules += d, m
+            factors.append((d, m))
         self.comb += [
             quants.q.eq(delay(self, sink.q, 1)),
             quants.type.eq(type),
             quants.upper.eq(delay(self, half, 1)),
+            quants.pair.eq(delay(self, pair, 1)),
         ]
         mant, exp, sums, emax_2 = (delay(self, s, 1) for s in (read.mant, read.exp, read.sum, emax))
 
         accs, sums_read, sums_written = [], [], []
         for c in range(columns):
-            # Dot product of a beat, summed over the beats of its block.
-            dot = LlamaDot(lanes, quants.weights, mant[c*lanes*MANT_BITS:(c + 1)*lanes*MANT_BITS])
-            self.add_module(f"dot{c}", dot)
-            at_dot = 2 + dot.latency
-            so_far = Signal((DOT_BITS, True))
-            p      = Signal((DOT_BITS, True))
-            self.comb += If(~stage(at_dot).first_beat, so_far.eq(p))
-            self.sync += If(stage(at_dot).valid, p.eq(so_far + dot.sum))
-            at_p = at_dot + 1
-
-            # Alignment: how far scale and block exponent are below the reference, 63 for all that is further.
-            distance = Signal(EXP_BITS)
-            self.sync += distance.eq(emax_2[c*EXP_BITS:(c + 1)*EXP_BITS] - exp[c*EXP_BITS:(c + 1)*EXP_BITS])
             terms = []
-            for name, factor, value in (("d", d, p), ("m", m, sums[c*SUM_BITS:(c + 1)*SUM_BITS])):
-                scale = LlamaScale(DOT_BITS if factor is d else SUM_BITS)
-                self.add_module(f"scale_{name}{c}", scale)
-                total = Signal(EXP_BITS + 1)
-                shift = Signal(6)
-                self.comb += total.eq(distance + delay(self, factor.gap, 1))
-                self.sync += If(total[6:] != 0, shift.eq(63)).Else(shift.eq(total[:6]))
-                self.comb += [
-                    scale.value.eq(value if factor is d else delay(self, value, at_p - 2)),
-                    scale.mantissa.eq(delay(self, factor.mantissa, at_p - 2)),
-                    scale.shift.eq(delay(self, shift, at_p - 4)),
-                ]
-                terms.append(scale.term)
-            at_term = at_p + LlamaScale.latency
+            for way in range(ways if c == 0 else 1):
+                at = c*ways + way
+                # Dot product of a beat, summed over the beats of its block.
+                n   = lanes//ways
+                dot = LlamaDot(n, quants.weights[way*n:(way + 1)*n], mant[at*n*MANT_BITS:(at + 1)*n*MANT_BITS])
+                self.submodules += dot
+                at_dot = 2 + dot.latency
+                so_far = Signal((DOT_BITS, True))
+                p      = Signal((DOT_BITS, True))
+                self.comb += If(~stage(at_dot).first_beat, so_far.eq(p))
+                self.sync += If(stage(at_dot).valid, p.eq(so_far + dot.sum))
+                at_p = at_dot + 1
+
+                # Alignment: how far scale and block exponent are below the reference, 63 for all that is further.
+                distance = Signal(EXP_BITS)
+                self.sync += distance.eq(emax_2[c*EXP_BITS:(c + 1)*EXP_BITS] - exp[at*EXP_BITS:(at + 1)*EXP_BITS])
+                d, m = factors[way]
+                for factor, value in ((d, p), (m, sums[at*SUM_BITS:(at + 1)*SUM_BITS])):
+                    scale = LlamaScale(DOT_BITS if factor is d else SUM_BITS)
+                    self.submodules += scale
+                    total = Signal(EXP_BITS + 1)
+                    shift = Signal(6)
+                    self.comb += total.eq(distance + delay(self, factor.gap, 1))
+                    self.sync += If(total[6:] != 0, shift.eq(63)).Else(shift.eq(total[:6]))
+                    self.comb += [
+                        scale.value.eq(value if factor is d else delay(self, value, at_p - 2)),
+                        scale.mantissa.eq(delay(self, factor.mantissa, at_p - 2)),
+                        scale.shift.eq(delay(self, shift, at_p - 4)),
+                    ]
+                    terms.append(scale.term)
+            # Sum of d's and m's term, and of both ways.
+            at_sum = at_p + LlamaScale.latency + 1
+            totals = [Signal((len(terms[0]) + 1, True)) for _ in terms[::2]]
+            self.sync += [t.eq(d + m) for t, d, m in zip(totals, terms[::2], terms[1::2])]
+            term   = totals[0]
+            if ways > 1:
+                at_sum += 1
+                term    = Signal((len(totals[0]) + 1, True))
+                self.sync += term.eq(reduce(add, totals))
 
             # Sum of the row, and of its parts in the turns before.
             memory  = Memory(ACC_BITS, turn_rows, name="llama_row_sums")
             read_p  = memory.get_port(mode=READ_FIRST)
             write_p = memory.get_port(write_capable=True, mode=READ_FIRST)
             self.specials += memory, read_p, write_p
-            term    = Signal((len(terms[0]) + 1, True))
             before  = Signal((ACC_BITS, True))
             row_sum = Signal((ACC_BITS, True))
             acc     = Signal((ACC_BITS, True))
-            self.sync += [term.eq(terms[0] + terms[1]), before.eq(read_p.dat_r)]
+            self.sync += before.eq(read_p.dat_r)
             self.comb += [
-                If(~stage(at_term + 1).first_block, row_sum.eq(acc)).Elif(stage(at_term + 1).later, row_sum.eq(before)),
+                If(~stage(at_sum).first_block, row_sum.eq(acc)).Elif(stage(at_sum).later, row_sum.eq(before)),
                 write_p.dat_w.eq(acc),
             ]
-            self.sync += If(stage(at_term + 1).valid & stage(at_term + 1).last_beat, acc.eq(row_sum + term))
+            self.sync += If(stage(at_sum).valid & stage(at_sum).last_beat, acc.eq(row_sum + term))
             accs.append(acc)
             sums_read.append((read_p.adr, before))
             sums_written.append((write_p.adr, write_p.we))
-        asked, ended = stage(at_term - 1), stage(at_term + 2)
+        asked, ended = stage(at_sum - 2), stage(at_sum + 1)
 
         # What a job's results need to know of it waits here until its last result.
         self.jobs = jobs = stream.SyncFIFO([("kind", 4), ("n_columns", len(n_columns)), ("exponent", columns*12)], 8)

@@ -17,18 +17,26 @@ VECTOR_UNITS = BLOCK*4//UNIT_BYTES   # Units of 32 fp32 elements.
 
 
 def weights_layout(lanes):
-    """One beat of weights: `lanes` nibbles or lanes/2 bytes, scale d and minimum m (fp16) of its block, end of block."""
-    return [("q", lanes*4), ("d", 16), ("m", 16), ("block_last", 1)]
+    """One beat of weights: `lanes` nibbles or lanes/2 bytes, scale d and minimum m (fp16) of its block, end of block.
+
+    64 lanes take two blocks of 4 bits at once (`pair`: of the first in the lower half of q, d and m), or one of either kind.
+    """
+    if lanes <= BLOCK:
+        return [("q", lanes*4), ("d", 16), ("m", 16), ("block_last", 1)]
+    return [("q", lanes*4), ("d", 32), ("m", 32), ("block_last", 1), ("pair", 1)]
 
 
 class _Scales(LiteXModule):
-    """Queue of fp16 scales: taken in by beats (`beats` of them wait), given out one by one (`depth` of them wait)."""
-    def __init__(self, beat_bytes, beats, depth):
-        self.beats  = beats  = stream.SyncFIFO([("data", beat_bytes*8)], beats)
-        self.single = single = stream.Converter(beat_bytes*8, 16)
-        self.queue  = queue  = stream.SyncFIFO([("data", 16)], depth, buffered=True)
+    """Queue of fp16 scales: taken in by beats (`beats` of them wait), given out one by one, or with 64 lanes also two by two
+    (`pair`); `depth` of them wait."""
+    def __init__(self, lanes, beats, depth):
+        width       = 16 if lanes <= BLOCK else 32
+        self.beats  = beats  = stream.SyncFIFO([("data", lanes*4)], beats)
+        self.single = single = stream.Converter(lanes*4, width)
+        self.queue  = queue  = stream.SyncFIFO([("data", width)], depth*16//width, buffered=True)
         self.sink   = beats.sink
         self.source = queue.source
+        self.pair   = Signal()
 
         # # #
 
@@ -36,6 +44,15 @@ class _Scales(LiteXModule):
             beats.source.connect(single.sink),
             single.source.connect(queue.sink, omit={"valid_token_count"}),
         ]
+        if lanes > BLOCK:   # (A group has an even number: pairs and single ones do not get out of step.)
+            self.source = source = stream.Endpoint([("data", width)])
+            second      = Signal()
+            self.comb += [
+                queue.source.connect(source, omit={"data", "ready"}),
+                source.data.eq(Mux(second, queue.source.data[16:], queue.source.data)),
+                queue.source.ready.eq(source.ready & (self.pair | second)),
+            ]
+            self.sync += If(source.valid & source.ready & ~self.pair, second.eq(~second))
 
 
 class LlamaUnpack(LiteXModule):
@@ -55,10 +72,11 @@ class LlamaUnpack(LiteXModule):
     Scales are queued one by one beside a queue of `quant_beats` beats of quants, both ahead of the lanes. So when the lanes
     have waited they catch up at one beat of quants a clock, faster than a stream that also brings scales; one that keeps
     them waiting costs nothing. Beats of dropped blocks are not stored; each such block takes one clock of the output.
-    Latency from the first beat of quants to the first weight beat: 3 clocks.
+    With 64 lanes two blocks of 4 bits leave at once (`pair`) where rows have an even number of blocks, else one: such a matrix
+    runs at half the speed. Latency from the first beat of quants to the first weight beat: 3 clocks.
     """
     def __init__(self, lanes, quant_beats=512):
-        check(lanes in (8, 16, 32), f"lanes is {lanes}, must be 8, 16 or 32")
+        check(lanes in (8, 16, 32, 64), f"lanes is {lanes}, must be 8, 16, 32 or 64")
         beat_bytes = lanes//2
         self.sink    = sink    = stream.Endpoint([("data", beat_bytes*8)])
         self.vector  = vector  = stream.Endpoint([("data", 32)])
@@ -86,15 +104,16 @@ class LlamaUnpack(LiteXModule):
         # # #
 
         unit_beats  = UNIT_BYTES//beat_bytes   # Beats of a header, or of 16 scales.
-        block_beats = BLOCK//lanes             # Beats of a block of 4-bit quants; twice that for 8-bit ones.
+        block_beats = max(1, BLOCK//lanes)     # Beats of a block of 4-bit quants; up to 32 lanes twice that for 8-bit ones.
+        two_blocks  = lanes > BLOCK            # A beat holds two blocks of 4-bit quants.
 
         # Header: its first 16 bytes, shifted in, and the word behind them.
         head  = Signal(128)
         shift = Signal()
         word  = Signal()
         self.sync += [
-            If(shift, head.eq(Cat(head, sink.data)[beat_bytes*8:])),
-            If(word, self.piece.eq(sink.data[:32])),
+            If(shift, head.eq(sink.data[:128] if two_blocks else Cat(head, sink.data)[beat_bytes*8:])),
+            If(word, self.piece.eq(sink.data[128:160] if two_blocks else sink.data[:32])),
         ]
         self.comb += [
             self.type.eq(head[16:18]),
@@ -106,10 +125,12 @@ class LlamaUnpack(LiteXModule):
         ]
 
         # Queues: quants with what the output must know of them, scales one by one.
-        self.quants = quants = stream.SyncFIFO([("q", lanes*4), ("block_last", 1), ("drop", 1), ("has_m", 1)], quant_beats,
-            buffered=True)
-        self.d_scales = d_scales = _Scales(beat_bytes, 2*unit_beats, quant_beats//block_beats + 2*GROUP_BLOCKS)
-        self.m_scales = m_scales = _Scales(beat_bytes, 2*unit_beats, quant_beats//block_beats + 2*GROUP_BLOCKS)
+        pair_field  = [("pair", 1)] if two_blocks else []
+        self.quants = quants = stream.SyncFIFO([("q", lanes*4), ("block_last", 1), ("drop", 1), ("has_m", 1), *pair_field],
+            quant_beats, buffered=True)
+        n_scales      = quant_beats//block_beats*(1 + two_blocks) + 2*GROUP_BLOCKS
+        self.d_scales = d_scales = _Scales(lanes, 2*unit_beats, n_scales)
+        self.m_scales = m_scales = _Scales(lanes, 2*unit_beats, n_scales)
         self.elements = elements = stream.Converter(beat_bytes*8, 32)
 
         # Place in the job: beat of a unit or block, block (or unit of a vector's block) of a group, block of a row, row. All
@@ -122,14 +143,21 @@ class LlamaUnpack(LiteXModule):
         ended = Signal()                       # All blocks are in: what follows in this group is padding.
         width = Signal(len(self.blocks))       # Blocks of a row, less 1.
         form  = Signal(2)                      # Type of this job.
-        quant = Signal(max=8)                  # Beats of a block, less 1.
+        quant = Signal(max=8)                  # Beats of a block, less 1; or blocks of a beat that leave one by one, less 1.
         final = Signal()                       # This block is the last.
         drop  = Signal()
+        ends  = Signal()                       # This beat is the last of a block, or a block.
+        pair  = Signal()                       # Blocks of this job are taken two by two, and counted so.
         self.comb += [
-            quant.eq(Mux(form == Q8_0, 2*block_beats - 1, block_beats - 1)),
+            quant.eq(Mux(pair | (form == Q8_0), 0, 1) if two_blocks else Mux(form == Q8_0, 2*block_beats - 1, block_beats - 1)),
             final.eq((block == 0) & (row == 0)),
             drop.eq(ended | (skip != 0)),
+            ends.eq(1 if two_blocks else beat == 0),
         ]
+        pairs  = self.type[1] & ~self.blocks[0] if two_blocks else 0   # (Types of 4 bits: 2 and 3.)
+        blocks = Signal(len(self.blocks))                              # Of the next matrix's rows, so counted, less 1.
+        self.comb += blocks.eq((Mux(pairs, self.blocks >> 1, self.blocks) if two_blocks else self.blocks) - 1)
+        whole_group = Mux(pair, GROUP_BLOCKS//2 - 1, GROUP_BLOCKS - 1) if two_blocks else GROUP_BLOCKS - 1
         next_beat  = NextValue(beat, beat - 1)
         next_block = [NextValue(block, block - 1), If(block == 0, NextValue(block, width), NextValue(row, row - 1))]
         new_unit   = NextValue(beat, unit_beats - 1)
@@ -138,6 +166,7 @@ class LlamaUnpack(LiteXModule):
         fsm.act("IDLE",
             new_unit,
             NextValue(ended, 0),
+            NextValue(pair, 0),
             If(self.accept,
                 NextValue(row, 0),
                 If(self.job == JOB_VECTOR,
@@ -159,7 +188,7 @@ class LlamaUnpack(LiteXModule):
             If(sink.valid,
                 next_beat,
                 shift.eq(beat >= unit_beats//2),
-                word.eq(beat == unit_beats//2 - 1),
+                word.eq(beat == max(1, unit_beats//2) - 1),
                 If(beat == 0, NextState("CHECK")),
             ))
         fsm.act("CHECK",
@@ -172,10 +201,12 @@ class LlamaUnpack(LiteXModule):
             new_unit,
             NextValue(form,  self.type),
             NextValue(skip,  0),
-            NextValue(block, self.blocks - 1),
-            NextValue(width, self.blocks - 1),
+            NextValue(pair,  pairs),
+            NextValue(block, blocks),
+            NextValue(width, blocks),
             NextValue(row,   self.rows - 1),
-            If(self.type == F32, NextValue(group, VECTOR_UNITS - 1)).Else(NextValue(group, GROUP_BLOCKS - 1)),
+            If(self.type == F32, NextValue(group, VECTOR_UNITS - 1)).Else(
+                NextValue(group, Mux(pairs, GROUP_BLOCKS//2 - 1, GROUP_BLOCKS - 1) if two_blocks else GROUP_BLOCKS - 1)),
             If(self.accept,
                 If(self.type == F32, NextState("VECTOR")).Else(NextState("D")),
             ))
@@ -194,12 +225,11 @@ class LlamaUnpack(LiteXModule):
                 If(beat == 0, NextValue(beat, quant), NextState("Q")),
             ))
         fsm.act("Q",
-            quants.sink.valid.eq(sink.valid & (~drop | (beat == 0))),
-            sink.ready.eq(quants.sink.ready),
+            quants.sink.valid.eq(sink.valid & (~drop | ends)),
+            sink.ready.eq(quants.sink.ready & (beat == 0 if two_blocks else 1)),
             If(sink.valid & quants.sink.ready,
-                next_beat,
-                If(beat == 0,
-                    NextValue(beat, quant),
+                If(beat == 0, NextValue(beat, quant)).Else(next_beat),
+                If(ends,
                     NextValue(group, group - 1),
                     If(skip != 0,
                         NextValue(skip, skip - 1),
@@ -208,6 +238,7 @@ class LlamaUnpack(LiteXModule):
                         If(final, NextValue(ended, 1)),
                     ),
                     If(group == 0,
+                        NextValue(group, whole_group),
                         new_unit,
                         NextState("D"),
                         If(ended | final, NextState("IDLE")),   # (Never while skipping: skip is less than a group.)
@@ -234,11 +265,16 @@ class LlamaUnpack(LiteXModule):
             elements.sink.data.eq(sink.data),
             elements.sink.last.eq(final & (group == 0) & (beat == 0)),
             quants.sink.q.eq(sink.data),
-            quants.sink.block_last.eq(beat == 0),
+            quants.sink.block_last.eq(ends),
             quants.sink.drop.eq(drop),
             quants.sink.has_m.eq(form == Q4_1),
-            quants.sink.last.eq(final & ~drop & (beat == 0)),
+            quants.sink.last.eq(final & ~drop & ends),
         ]
+        if two_blocks:
+            self.comb += [
+                quants.sink.pair.eq(pair),
+                If((quant != 0) & (beat == 0), quants.sink.q.eq(sink.data[lanes*2:])),   # Second of two single blocks.
+            ]
 
         # Join quants and scales; a scale stays for all beats of its block.
         self.vector_buffer  = vector_buffer  = stream.Buffer([("data", 32)])
@@ -257,6 +293,7 @@ class LlamaUnpack(LiteXModule):
             q.ready.eq(here & (q.drop | joined.ready)),
             d.ready.eq(q.ready & q.block_last),
             m.ready.eq(d.ready & q.has_m),
+            *([joined.pair.eq(q.pair), d_scales.pair.eq(q.pair), m_scales.pair.eq(q.pair)] if two_blocks else []),
             weights_buffer.source.connect(weights),
             elements.source.connect(vector_buffer.sink, omit={"valid_token_count"}),
             vector_buffer.source.connect(vector),

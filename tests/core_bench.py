@@ -19,8 +19,12 @@ from litellama.accel.core import LlamaCore
 from litellama.accel.image import MATRIX
 from litellama.soc.cache import cached, digest
 
-HERE       = os.path.dirname(os.path.abspath(__file__))
-PORT_BYTES = 16
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def port_bytes(config):
+    """Width of the DRAM port that is modelled."""
+    return max(16, config.beat_bytes)
 
 
 def emit(config, monitor=None):
@@ -29,7 +33,7 @@ def emit(config, monitor=None):
     monitor: function of the core and its two ports that adds logic to it, before it is converted, and returns signals by name
     to read as well.
     """
-    port, wport = (LiteDRAMNativePort(mode, address_width=24, data_width=8*PORT_BYTES) for mode in ("read", "write"))
+    port, wport = (LiteDRAMNativePort(mode, address_width=24, data_width=8*port_bytes(config)) for mode in ("read", "write"))
     core    = LlamaCore(config, [port], wport, with_csr=False)
     signals = {**dict(core.test_signals()), **(monitor(core, port, wport) if monitor else {})}
     clock   = ClockDomain("sys")
@@ -52,7 +56,7 @@ def build(config, monitor=None):
     with open(os.path.join(HERE, "core_harness.cpp")) as f:
         files["core_harness.cpp"] = f.read()
     listing = " ".join(f"X({i}, {name})" for i, name in enumerate(signals))
-    files["signals.h"] = f"#define SIGNALS {listing}\n#define PORT_BYTES {PORT_BYTES}\n"
+    files["signals.h"] = f"#define SIGNALS {listing}\n#define PORT_BYTES {port_bytes(config)}\n"
 
     def fill(folder):
         for name, text in files.items():

@@ -85,7 +85,8 @@ def drive(dut, columns, elements, base, gap, checks):
 def compare(dut, lanes, want, base, emax, converted=None):
     """Generator: read every block of every column, the columns at places of their own; `want` is a list of Bfp, one per
     column. converted: columns that were converted (all), which have a column_emax."""
-    read, words = dut.activations.read, BLOCK//lanes
+    read, words = dut.activations.read, max(1, BLOCK//lanes)
+    ways = max(1, lanes//BLOCK)
     n, n_word, n_block = len(want[0].exp), len(read.word)//len(want), len(read.block)//len(want)
     assert (yield dut.bfp.emax) == emax
     for c in range(len(want)) if converted is None else converted:
@@ -94,21 +95,26 @@ def compare(dut, lanes, want, base, emax, converted=None):
         mant   = [[] for _ in want]
         blocks = [(j + c) % n for c in range(len(want))]
         for k in range(words):
-            yield read.word.eq(sum((base + b)*words + k << c*n_word for c, b in enumerate(blocks)))
+            yield read.word.eq(sum((base + b)*words//ways + k << c*n_word for c, b in enumerate(blocks)))
             yield read.block.eq(sum(base + b << c*n_block for c, b in enumerate(blocks)))
             yield
             yield
             word = yield read.mant
             for c in range(len(want)):
-                mant[c] += [signed(word >> 16*(c*lanes + i), 16) for i in range(lanes)]
+                mant[c] += [signed(word >> 16*(c*lanes + i), 16) for i in range(min(lanes, BLOCK))]
         exp, total = (yield read.exp), (yield read.sum)
         for c, (w, b) in enumerate(zip(want, blocks)):
             assert mant[c] == w.mant[b].tolist(), (c, b)
-            assert exp >> 8*c & 255 == w.exp[b]
-            assert signed(total >> 21*c, 21) == w.sums()[b]
+            assert exp >> 8*c*ways & 255 == w.exp[b]
+            assert signed(total >> 21*c*ways, 21) == w.sums()[b]
+            pair = (base + b ^ 1) - base
+            if ways > 1 and 0 <= pair < n:   # The other block of its word.
+                assert [signed(word >> 16*(c*lanes + i), 16) for i in range(BLOCK, lanes)] == w.mant[pair].tolist(), (c, b)
+                assert exp >> 8*(c*ways + 1) & 255 == w.exp[pair]
+                assert signed(total >> 21*(c*ways + 1), 21) == w.sums()[pair]
 
 
-@pytest.mark.parametrize("lanes, columns", [(8, 1), (16, 2), (32, 1), (8, 3)])
+@pytest.mark.parametrize("lanes, columns", [(8, 1), (16, 2), (32, 1), (8, 3), (64, 1), (64, 2)])
 def test_vectors(lanes, columns, tmp_path):
     """Full blocks, columns element by element in turn, one element a clock or with gaps; several vectors after each other."""
     dut, prng = Converter(lanes, columns), np.random.default_rng(lanes + columns)

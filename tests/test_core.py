@@ -77,6 +77,17 @@ def test_columns_on_chip(columns):
     compare(CoreConfig(**{**SMALL, "columns": columns}), random_model(config, layers, head, seed=12), [5, 9, 2, 7, 1])
 
 
+@pytest.mark.parametrize("shape, in_dram", (("gqa", False), ("mqa48", False), ("gqa3", True), ("mha", True)))
+def test_core_of_64_lanes(shape, in_dram):
+    """The same bits from two blocks a clock behind a port of 32 bytes, where rows have an even number of blocks and where not."""
+    config, layers, head = SHAPES[shape]
+    tile  = dict(kv_bytes=2048, kv_scales=128) if in_dram else {}
+    core  = CoreConfig(**{**SMALL, "lanes": 64, "columns": 2, **tile})
+    rng   = np.random.default_rng(3)
+    compare(core, random_model(config, layers, head, seed=13), rng.integers(0, config.vocab, 36).tolist(), latency=25,
+        stall_256=60, in_dram=in_dram)
+
+
 @pytest.mark.parametrize("lanes", (8, 16))
 def test_core_of_fewer_lanes(lanes):
     """The same bits come from narrower arrays."""

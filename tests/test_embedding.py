@@ -15,7 +15,7 @@ from litellama.accel.vector import DEST_X
 def beats(w, lanes):
     """Beats of row 0 of QMatrix w as LlamaUnpack gives them."""
     bits, out = (8 if w.type == Q8_0 else 4), []
-    n         = 4*lanes//bits
+    n         = min(4*lanes//bits, 32)
     for b in range(w.blocks):
         q = w.q[0, b].astype(np.int64) & (1 << bits) - 1
         for i in range(0, 32, n):
@@ -35,7 +35,7 @@ def row(type, blocks, rng):
     return QMatrix(type, q, d & 0xBFFF, m & 0xBFFF if type == Q4_1 else None)
 
 
-@pytest.mark.parametrize("lanes, probability, load", ((32, 1.0, 0.0), (8, 0.3, 0.3)))
+@pytest.mark.parametrize("lanes, probability, load", ((32, 1.0, 0.0), (8, 0.3, 0.3), (64, 1.0, 0.0)))
 def test_rows(lanes, probability, load, tmp_path):
     rng   = np.random.default_rng(lanes)
     dut   = LlamaEmbedding(lanes)

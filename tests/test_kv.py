@@ -49,7 +49,7 @@ def beats(data, scales, values, row_blocks, beat_bytes):
     for i in range(0, len(data), beat_bytes):
         d = FP16_ONE if values else int(scales[i//(row_blocks*BLOCK)])
         out.append(dict(q=int.from_bytes(bytes(data[i:i + beat_bytes]), "little"), d=d, m=0,
-            block_last=int((i + beat_bytes) % BLOCK == 0), last=0, first=0))
+            block_last=int((i + beat_bytes) % BLOCK == 0), last=0, first=0, **(dict(pair=0) if beat_bytes == BLOCK else {})))
     out[-1]["last"] = 1
     return out
 
@@ -111,7 +111,7 @@ class Contents:
         return beats(self.stored[values, base:base + n_blocks*BLOCK], self.scales[0, sbase:], values, row_blocks, beat_bytes)
 
 
-@pytest.mark.parametrize("lanes", (8, 32))
+@pytest.mark.parametrize("lanes", (8, 32, 64))
 def test_jobs(lanes, tmp_path):
     """Keys of one and of two blocks, a tile of values, from any place, with `done` once."""
     dut, c, rng = owner(lanes), Contents(1), random.Random(2)
@@ -206,7 +206,7 @@ def test_conflict_is_seen(tmp_path):
     assert met == [1]
 
 
-@pytest.mark.parametrize("lanes", (8, 32))
+@pytest.mark.parametrize("lanes", (8, 32, 64))
 def test_debug_window(lanes, tmp_path):
     """Words come two clocks after their index, one a clock."""
     dut, c = owner(lanes), Contents(6)
@@ -283,7 +283,7 @@ def watch_scales(dut, progress):
 
 
 @pytest.mark.parametrize("lanes, tile, filling, reading", ((8, 256, 1, 0.5), (16, 256, 0.4, 1), (32, 256, 0.8, 0.8),
-    (32, 2048, 1, 1), (16, 2048, 1, 0.6)))
+    (32, 2048, 1, 1), (16, 2048, 1, 0.6), (64, 512, 0.8, 0.8), (64, 2048, 1, 1)))
 def test_tile(lanes, tile, filling, reading, tmp_path):
     """Heads stream through a tile that is a fraction of them, or a little more: beats, scales and `last` are theirs, whoever is
     slower, and the scales of a head stay while the next one's wait."""
