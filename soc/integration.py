@@ -5,14 +5,16 @@ from dataclasses import asdict
 
 from litex.soc.integration.soc import SoCRegion
 
-from ..accel.config import BLOCK, CoreConfig, check
+from ..accel.config import BLOCK, check
+from .memory import suited_config
 
 # Firmware owns main_ram below this offset, the model image starts at it.
 IMAGE_OFFSET = 0x00400000
 
 
 def add_llama(soc, config=None, name="llama", image_offset=IMAGE_OFFSET):
-    """Add a LlamaCore called `name` to `soc` (add_sdram must have been called) and return it.
+    """Add a LlamaCore called `name` to `soc` (add_sdram must have been called) and return it. config: CoreConfig; None: what
+    suits the DRAM (soc.memory.suited_config).
 
     - DRAM: `config.ports` read ports of the crossbar and a write port for keys and values, all at native width: conversion
       there halves the bandwidth or worse.
@@ -23,7 +25,7 @@ def add_llama(soc, config=None, name="llama", image_offset=IMAGE_OFFSET):
     """
     from ..accel.core import LlamaCore
     check(hasattr(soc, "sdram"), "add_llama needs a SoC with SDRAM: call soc.add_sdram() first")
-    config = config or CoreConfig()
+    config = config or suited_config(soc.sdram.controller.settings.phy)
     ports  = [soc.sdram.crossbar.get_port(mode="read") for _ in range(config.ports)]
     core   = LlamaCore(config, ports, soc.sdram.crossbar.get_port(mode="write"))
     soc.add_module(name=name, module=core)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The DRAMs that the simulated SoC can have: chip, width, clock and the PHY's rate, as data."""
+"""The DRAMs that the simulated SoC can have: chip, width, clock and the PHY's rate, as data; and which core suits a DRAM."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,24 @@ from litedram import modules
 from litedram.common import PhySettings, get_default_cl_cwl, get_sys_latency, get_sys_phase
 from litedram.phy.model import get_sdram_phy_settings, sdram_module_nphases
 
-from ..accel.config import check
+from ..accel.config import CoreConfig, check
+
+
+def peak_bytes(phy):
+    """Bytes that the data pins of a DRAM (LiteDRAM's PhySettings) move in one system clock."""
+    return phy.nphases*(1 if phy.memtype == "SDR" else 2)*phy.databits//8
+
+
+def suited_config(phy, **fields):
+    """CoreConfig for the DRAM of `phy` (LiteDRAM's PhySettings): what add_llama builds, and `--device sim` simulates, unless
+    told otherwise. fields: of CoreConfig, for what differs.
+
+    Measured (accel/README.md, "DRAM"): 32 lanes take 16 bytes a clock and 64 take 32; SDR gives all it has through one port, DDR
+    needs a second, which opens a bank while the first reads; a prefetch buffer of 32 KB bridges what is left of norms and attention.
+    Three columns serve a group of three query heads, as SmolLM2's, and a third of any other's.
+    """
+    chosen = dict(lanes=64 if peak_bytes(phy) > 16 else 32, columns=3, ports=1 if phy.memtype == "SDR" else 2, fifo_bytes=32768)
+    return CoreConfig(**chosen | fields)
 
 
 @dataclass(frozen=True)
@@ -47,8 +64,7 @@ class DRAM:
     @property
     def peak_bytes(self):
         """Bytes that the data pins move in one system clock."""
-        memtype = getattr(modules, self.module).memtype
-        return self._phases(memtype)*(1 if memtype == "SDR" else 2)*self.data_width//8
+        return peak_bytes(self.phy_settings())
 
     def _phases(self, memtype):
         return 2 if self.ecp5 else sdram_module_nphases[memtype]

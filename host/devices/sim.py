@@ -4,22 +4,21 @@
 import os
 import tempfile
 
-from ...accel.config import CoreConfig
 from ...accel.image import write_image
+from ...soc.memory import get_memory, suited_config
 from ..protocol import Client, open_port
 from .serial import SerialDevice
 
-SIM_CONFIG = CoreConfig(columns=3, ports=2)   # What is simulated unless asked otherwise.
-_TIMEOUT   = 180.0   # Seconds: half a million cycles a second, on a busy machine less.
+_TIMEOUT = 180.0   # Seconds: half a million cycles a second, on a busy machine less.
 
 
 class SimDevice(SerialDevice):
-    """The simulated SoC with a core of `config` and `memory` (soc/memory.py). Built when the first model is loaded, then from
+    """The simulated SoC with `memory` (soc/memory.py) and a core of `config` (default: what suits it). Built when the first model is loaded, then from
     the cache. It stands still while nothing is asked of it."""
 
     def __init__(self, config=None, memory="ddr3x16"):
         self.name      = "sim"
-        self.config    = config or SIM_CONFIG
+        self.config    = config or suited_config(get_memory(memory).phy_settings())
         self.memory    = memory
         self.simulator = self.client = self.counters = None
 
