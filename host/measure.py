@@ -6,13 +6,13 @@ weights or on what the cache holds, so random weights of few layers tell what a 
 difference of two numbers of layers, the classifier's that of a pass with and one without.
 """
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from ..accel import image
-from ..accel.config import BLOCK, CoreConfig, ModelConfig, ceil_div, check
+from ..accel.config import BLOCK, ModelConfig, ceil_div, check
 from ..accel.counters import COUNTERS, STAGES
-from ..soc.memory import get_memory
-from .devices.sim import SIM_CONFIG, SimDevice
+from ..soc.memory import get_memory, suited_config
+from .devices.sim import SimDevice
 from .random_model import random_model
 from .sampler import SamplerParams
 
@@ -50,12 +50,12 @@ def shape_model(config, type, layers=None):
     return random_model(replace(config, n_layers=layers), *TYPES[type], seed=1)
 
 
-def core_for(model, options):
-    """The simulator's CoreConfig with `options`, its limits raised to what `model` (ModelConfig) needs."""
+def core_for(model, dram, options):
+    """What suits `dram` (soc.memory.DRAM), with `options`, and limits raised to what `model` (ModelConfig) needs."""
+    core   = suited_config(dram.phy_settings(), **options)
     padded = dict(max_dim=model.dim_blocks, max_hidden=model.hidden_blocks, max_heads_dim=model.n_heads*model.head_blocks,
         max_head_dim=model.head_blocks)
-    raised = {name: max(getattr(SIM_CONFIG, name), blocks*BLOCK) for name, blocks in padded.items()}
-    return CoreConfig(**{f.name: getattr(SIM_CONFIG, f.name) for f in fields(CoreConfig)} | raised | options)
+    return replace(core, **{name: max(getattr(core, name), blocks*BLOCK) for name, blocks in padded.items()})
 
 
 def token_bytes(header, core, context, n_layers):
@@ -82,7 +82,7 @@ def measure(model, n_layers, memory="ddr3x16", context=None, options=None, vs_cp
     SoC's CPU) and speed_up.
     """
     c, dram = model.config, get_memory(memory)
-    core    = core_for(c, options or {})
+    core    = core_for(c, dram, options or {})
     header  = image.read_header(image.write_image(model))
     whole   = replace(c, n_layers=n_layers)
     while not core.kv_on_chip(whole) and core.kv_on_chip(c):   # Few layers' cache would fit where that of all does not.
