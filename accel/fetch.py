@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a pass reads from DRAM, in which order, and where each read's beats go."""
 
+from functools import reduce
+from operator import or_
+
 from migen import *
 from migen.genlib.fsm import FSM, NextState, NextValue
 
@@ -122,16 +125,19 @@ class LlamaFetch(LiteXModule):
         self.comb  += last_set.eq(heads_left <= config.columns)
         self.fsm    = fsm = FSM(reset_state="IDLE")
 
+        reads       = []   # (Handshakes stay outside the FSM's process: Icarus would loop on their glitches.)
+
         def read(state, where, units, then, what=WEIGHTS):
             """State that gives one command, then does `then`."""
-            fsm.act(state, wanted.eq(1), kind.eq(what), commands.address.eq(where), commands.units.eq(units), If(given, *then))
+            reads.append(fsm.ongoing(state))
+            fsm.act(state, kind.eq(what), commands.address.eq(where), commands.units.eq(units), If(given, *then))
 
         fsm.act("IDLE", If(self.start, NextState("ROPE")))
         read("ROPE", dims.rope_base + (self.k_offset << 2), dims.head_blocks << 2, [NextState("EMBEDDING")])
         read("EMBEDDING", embed_address, row_units,
-            [NextValue(at, dims.stream_base), If(dims.kv_dram, NextState("FIRST")).Else(NextState("WHOLE"))])
+            [If(dims.kv_dram, NextState("FIRST")).Else(NextState("WHOLE"))])
         read("WHOLE", at, Mux(self.want_logits, dims.stream_units, dims.layers_units), [NextState("IDLE")])
-        read("FIRST", at, dims.first_units, [NextValue(at, at + commands.units), NextState("AWAIT_LAYER")])
+        read("FIRST", at, dims.first_units, [NextState("AWAIT_LAYER")])
         fsm.act("AWAIT_LAYER", If(self.kv_begin, NextState("AWAIT_STORED")))
         fsm.act("AWAIT_STORED",
             NextValue(base, self.kv_base), NextValue(sbase, self.kv_sbase), NextValue(blocks_left, dims.kv_blocks),
@@ -149,9 +155,12 @@ class LlamaFetch(LiteXModule):
                 If(blocks_left == dims.head_blocks, NextState("PIECE")).Else(NextState("NEXT_HEAD"))),
         ], FILL_VALUES)
         read("PIECE", at, self.segment, [
-            NextValue(at, at + commands.units),
             If(~self.last_layer, NextState("AWAIT_LAYER")).Elif(self.want_logits, NextState("TAIL")).Else(NextState("IDLE"))])
         read("TAIL", at, dims.stream_units - dims.layers_units, [NextState("IDLE")])
+
+        self.comb += wanted.eq(reduce(or_, reads))
+        self.sync += If(fsm.ongoing("EMBEDDING"), at.eq(dims.stream_base)
+            ).Elif(given & (kind == WEIGHTS), at.eq(at + commands.units))
 
         # Switch: what a command's beats are, and how many are left.
         unit_beats = UNIT_BYTES//config.beat_bytes
