@@ -12,13 +12,13 @@ from stage import Bench, pulse, until
 from litellama.accel import image
 from litellama.accel.config import BLOCK, GROUP_BLOCKS, UNIT_BYTES, CoreConfig, ceil_div
 from litellama.accel.controller import LlamaDims
-from litellama.accel.fetch import WEIGHTS, LlamaFetch, LlamaSerialMultiplier
+from litellama.accel.fetch import SCAN, WEIGHTS, LlamaFetch, LlamaSerialMultiplier
 from litellama.accel.image import Q4_0, Q4_1, Q8_0
 from litellama.accel.kv import FILL_KEYS, FILL_KEY_SCALES, FILL_VALUES, FILL_VALUE_SCALES
 
 DIMS   = ("dim_blocks", "head_blocks", "kv_blocks", "group", "context", "kv_stride", "kv_dram", "k_base", "v_base", "k_scale_base",
     "v_scale_base", "stream_base", "first_units", "layers_units", "stream_units", "embed_base", "embed_type", "rope_base")
-INPUTS = ("prepare", "start", "token", "want_logits", "position", "k_offset", "v_offset", "kv_base", "kv_sbase", "kv_begin",
+INPUTS = ("prepare", "start", "scan", "token", "want_logits", "position", "k_offset", "v_offset", "kv_base", "kv_sbase", "kv_begin",
     "kv_stored", "last_layer", "segment")
 
 
@@ -76,6 +76,17 @@ def content(i, beat_bytes):
     return (i + 1)*0x9E3779B97F4A7C15F39CC0605CEDC835 & (1 << 8*beat_bytes) - 1
 
 
+class Scan(Pass):
+    """A pass that reads `units` of the stream from unit `base` on, and drops them."""
+    def __init__(self, prng, base, units, dram):
+        super().__init__(prng, 0, 0, Q8_0, False, dram)
+        self.dims.update(stream_base=base, stream_units=units)
+
+    def expected(self, columns):
+        """The one read."""
+        return [(SCAN, self.dims["stream_base"], self.dims["stream_units"])]
+
+
 class Reader:
     """In LlamaStreamReader's place: takes commands now and then, up to `depth` at once, and serves their beats with gaps."""
     def __init__(self, dut, prng, depth, ready, valid):
@@ -120,6 +131,15 @@ def control(dut, dims, passes, reader, columns, prng):
     for p in passes:
         for name, value in p.dims.items():
             yield getattr(dims, name).eq(value)
+        if isinstance(p, Scan):
+            asked += 1
+            before = reader.served
+            yield from pulse(dut.scan)
+            yield from until(dut.scanned)
+            assert reader.served == before + p.dims["stream_units"]*UNIT_BYTES//reader.beat_bytes and len(reader.commands) == asked
+            yield
+            assert not (yield dut.scanned)
+            continue
         yield dut.token.eq(p.token)
         yield from pulse(dut.prepare)
         yield
@@ -167,7 +187,7 @@ def check(passes, path, columns=1, lanes=32, depth=4, ready=0.6, valid=0.8, taki
     dut    = LlamaFetch(config, dims)
     reader = Reader(dut, prng, depth, ready, valid)
     want   = [read for p in passes for read in p.expected(columns)]
-    weights, fills, n = [], [], 0
+    weights, fills, scanned, n = [], [], [], 0
     for kind, _, units in want:
         beats = units*UNIT_BYTES//config.beat_bytes
         for k in range(beats):
@@ -175,17 +195,26 @@ def check(passes, path, columns=1, lanes=32, depth=4, ready=0.6, valid=0.8, taki
             n   += 1
             if kind == WEIGHTS:
                 weights.append(item)
+            elif kind == SCAN:
+                scanned.append(item["data"])
             else:
                 fills.append(dict(item, kind=kind, last=int(k == beats - 1)))
-    got_weights, got_fills = [], []
+    got_weights, got_fills, dropped = [], [], []
+    @passive
+    def watch():
+        while True:
+            if (yield dut.dropped):
+                assert (yield dut.sink.ready)   # One a clock, whatever the others do.
+                dropped.append((yield dut.sink.data))
+            yield
     bench = Bench([], [*(getattr(dims, n) for n in DIMS), *(getattr(dut, n) for n in INPUTS), dut.commands.ready, dut.sink.valid,
         dut.sink.data, dut.weights.ready, dut.fill.ready], [dut.prepared, dut.row_skip, dut.commands.valid, dut.commands.address,
         dut.commands.units, dut.sink.ready, dut.weights.valid, dut.weights.data, dut.fill.valid, dut.fill.last, dut.fill.data,
-        dut.fill.kind], [dut])
-    run_block(bench, [control(dut, dims, passes, reader, columns, prng), reader.run(), drain(dut.weights, got_weights, len(weights),
+        dut.fill.kind, dut.scanned, dut.dropped], [dut])
+    run_block(bench, [control(dut, dims, passes, reader, columns, prng), reader.run(), watch(), drain(dut.weights, got_weights, len(weights),
         taking, seed), drain(dut.fill, got_fills, len(fills), taking, seed + 1)], bench.ios, path)
     assert reader.commands == [read[1:] for read in want]
-    assert got_weights == weights and got_fills == fills
+    assert got_weights == weights and got_fills == fills and dropped == scanned
 
 
 @pytest.mark.parametrize("columns", (1, 2, 3, 4))
@@ -212,6 +241,15 @@ def test_cache_on_chip(lanes, tmp_path):
         (0, 0, Q8_0, True, 4), (5, 300, Q4_0, False, 3), (1023, 4095, Q4_1, True, 18), (15, 1, Q8_0, False, 1), (16, 2, Q4_1, True, 1),
         ((1 << 18) - 1, (1 << 17) - 1, Q4_0, True, 20))]
     check(passes, tmp_path, lanes=lanes, ready=0.3, seed=lanes)
+
+
+@pytest.mark.parametrize("lanes, dram", ((8, True), (32, False)))
+def test_scan(lanes, dram, tmp_path):
+    """Scans of one unit and of more, before, between and after passes: one read each, and nothing for anybody else."""
+    prng   = random.Random(lanes)
+    passes = [Scan(prng, 7, 1, dram), Pass(prng, 5, 17, Q4_0, True, dram), Scan(prng, (1 << 27) - 70, 65, dram),
+        Scan(prng, 64, 3, dram), Pass(prng, 6, 18, Q4_0, False, dram)]
+    check(passes, tmp_path, lanes=lanes, taking=0.5, seed=lanes)
 
 
 def test_serial_multiplier(tmp_path):
