@@ -81,12 +81,14 @@ class LlamaController(LiteXModule):
     Each matrix's header is compared with what the stage expects, so a stream out of step ends the pass with ERROR_STREAM
     instead of wrong tokens.
 
-    start, reset, token, position, want_logits: inputs; done: one-cycle pulse; busy, error: levels. reset ends any pass: the
-    outstanding reads are drained, then `clear_datapath` resets the blocks. The remaining signals go to the block they name.
+    start, scan, reset, token, position, want_logits: inputs; done: one-cycle pulse; busy, error: levels. scan: a pass that only
+    reads the stream (LlamaFetch). reset ends any pass: the outstanding reads are drained, then `clear_datapath` resets the
+    blocks. The remaining signals go to the block they name.
     """
 
     def __init__(self, config, dims):
         self.start, self.reset, self.want_logits = Signal(), Signal(), Signal()
+        self.scan                                = Signal()
         self.token, self.position                = Signal(18), Signal(17)
         self.busy, self.done, self.error         = Signal(), Signal(), Signal(8)
         self.over_limit                          = Signal()   # From the core: a dimension is over its limit.
@@ -108,6 +110,7 @@ class LlamaController(LiteXModule):
 
         # Reads, stream reader and unpacker.
         self.fetch_prepare, self.fetch_prepared, self.fetch_start = Signal(), Signal(), Signal()
+        self.fetch_scan, self.fetch_scanned                       = Signal(), Signal()
         self.flush          = Signal()
         self.memory_idle    = Signal()   # No read and no write is under way.
         self.clear_datapath = Signal()
@@ -211,7 +214,8 @@ class LlamaController(LiteXModule):
                 NextValue(self.layer_kv_base, 0), NextValue(self.layer_kv_sbase, 0),
                 self.fetch_prepare.eq(1), starts.eq(1),
                 NextState("MULTIPLY"),
-            ))
+            ).Elif(self.scan, NextValue(self.error, ERROR_NONE), self.fetch_scan.eq(1), NextState("SCAN")))
+        act("SCAN", stage("prepare"), If(self.fetch_scanned, NextState("FINISH")))
         act("MULTIPLY", stage("prepare"),
             If(self.over_limit, NextValue(self.error, ERROR_LIMIT), NextState("FINISH")).Elif(
                 self.fetch_prepared, self.fetch_start.eq(1), NextState("LOAD_ROPE")))

@@ -27,6 +27,7 @@ from .matvec import LlamaMatVec
 from .residual import LlamaResidual, LlamaXMemory
 from .rmsnorm import LlamaRMSNorm
 from .rope import LlamaRope
+from .scan import LlamaSignature
 from .softmax import LlamaSoftmax
 from .stream import LlamaStreamReader
 from .swiglu import LlamaSwiGLU
@@ -34,7 +35,7 @@ from .topk import LlamaTopK
 from .unpack import LlamaUnpack
 from .vector import DEST_ACT, KIND_SCORE, KIND_VALUE, LlamaVPU
 
-VERSION = 2   # Of the register interface.
+VERSION = 3   # Of the register interface.
 
 
 class _Cut(LiteXModule):
@@ -121,6 +122,13 @@ class LlamaCore(LiteXModule):
         ]
         self.sync += [
             unpack.accept.eq(ctrl.accept), unpack.job.eq(ctrl.job), unpack.vector_blocks.eq(ctrl.vector_blocks),
+        ]
+
+        # What a scan reads, as a signature.
+        self.signature = signature = LlamaSignature(config.beat_bytes)
+        self.comb += [
+            fetch.scan.eq(ctrl.fetch_scan), ctrl.fetch_scanned.eq(fetch.scanned), signature.clear.eq(ctrl.fetch_scan),
+            signature.valid.eq(fetch.dropped), signature.data.eq(reader.source.data),
         ]
 
         # Vectors to RoPE's table or to the norms.
@@ -245,9 +253,9 @@ class LlamaCore(LiteXModule):
             (ctrl.position >= dims.context) | (dims.topk > config.max_topk))
 
         # Counters and debug window.
-        self.counters = counters = LlamaCounters()
+        self.counters = counters = LlamaCounters(signature.words)
         self.comb += [
-            counters.clear.eq(ctrl.start & ~ctrl.busy),
+            counters.clear.eq((ctrl.start | ctrl.scan) & ~ctrl.busy),
             counters.events["total"].eq(ctrl.busy),
             counters.events["beats"].eq(reader.beat),
             counters.events["no_data"].eq(ctrl.busy & reader.no_data),
@@ -273,6 +281,7 @@ class LlamaCore(LiteXModule):
         self.control = CSRStorage(fields=[
             CSRField("start", size=1, offset=0, pulse=True, description="Decode one token."),
             CSRField("reset", size=1, offset=1, pulse=True, description="End what runs, drain the stream, clear the error."),
+            CSRField("scan",  size=1, offset=2, pulse=True, description="Read the stream section alone, into the signature."),
         ], description="Control of the core.")
         self.token    = CSRStorage(18, description="Token to decode.")
         self.position = CSRStorage(17, description="Its position; positions before it are in the KV memory.")
@@ -280,6 +289,7 @@ class LlamaCore(LiteXModule):
             description="Run final norm, classifier and top-k; else the pass ends after the last layer (prompt tokens).")],
             description="Options of a pass.")
         self.comb += [ctrl.start.eq(self.control.fields.start), ctrl.reset.eq(self.control.fields.reset),
+            ctrl.scan.eq(self.control.fields.scan),
             ctrl.token.eq(self.token.storage), ctrl.position.eq(self.position.storage),
             ctrl.want_logits.eq(self.flags.fields.logits)]
         for name, (width, description) in LlamaDims.LAYOUT.items():
@@ -298,10 +308,10 @@ class LlamaCore(LiteXModule):
             self.topk_logit.status.eq(self.topk.logit), self.topk_count.status.eq(self.topk.count)]
 
         finished     = Signal()
-        self.sync   += If(ctrl.done, finished.eq(1)).Elif(ctrl.start, finished.eq(0))
+        self.sync   += If(ctrl.done, finished.eq(1)).Elif(ctrl.start | ctrl.scan, finished.eq(0))
         self.status  = CSRStatus(fields=[
             CSRField("busy",  size=1, offset=0, description="A pass is running."),
-            CSRField("done",  size=1, offset=1, description="The last pass has ended; cleared by start."),
+            CSRField("done",  size=1, offset=1, description="The last pass has ended; cleared by start and scan."),
             CSRField("error", size=8, offset=8, description="Of the last pass: 0 none, 1 stream out of step (a matrix header "
                 "differs from what the dimensions ask for), 2 a dimension over this build's limit."),
         ], description="State of the core.")
@@ -311,8 +321,9 @@ class LlamaCore(LiteXModule):
         self.comb   += [self.status.fields.busy.eq(ctrl.busy), self.status.fields.done.eq(finished),
             self.status.fields.error.eq(ctrl.error)]
 
-        self.counter_select = CSRStorage(fields=[CSRField("index", size=bits_for(len(COUNTERS) - 1),
-            description="Counter: " + ", ".join(f"{i} {n}" for i, n in enumerate(COUNTERS)) + ".")],
+        self.counter_select = CSRStorage(fields=[CSRField("index", size=len(self.counters.select),
+            description="Counter: " + ", ".join(f"{i} {n}" for i, n in enumerate(COUNTERS)) +
+                f"; from {len(COUNTERS)} on, words of the last scan's signature.")],
             description="Performance counter to read.")
         self.counter_value  = CSRStatus(32, description="Selected counter, of the last pass, in cycles.")
         self.comb += [self.counters.select.eq(self.counter_select.storage), self.counter_value.status.eq(self.counters.value)]
@@ -325,7 +336,7 @@ class LlamaCore(LiteXModule):
     def test_signals(self):
         """Plain signals by name, for a bench without a CPU: inputs, outputs, debug bus, candidates, counters."""
         ctrl, bus = self.controller, self.bus
-        signals   = {n: getattr(ctrl, n) for n in ("start", "reset", "want_logits", "token", "position", "busy", "done", "error")}
+        signals   = {n: getattr(ctrl, n) for n in ("start", "reset", "scan", "want_logits", "token", "position", "busy", "done", "error")}
         signals.update({f"dims_{n}": getattr(self.dims, n) for n in LlamaDims.LAYOUT})
         signals.update({f"bus_{n}": getattr(bus, n) for n in ("adr", "cyc", "stb", "we", "ack", "dat_r")})
         signals.update(topk_select=self.topk.index, topk_id=self.topk.id, topk_logit=self.topk.logit, topk_count=self.topk.count,

@@ -16,12 +16,13 @@ class LlamaCounters(LiteXModule):
 
     `events` has one level input per counter. The controller's stages never overlap, so the stage counters add up to `total`;
     beats, no_data (weights are wanted, none have come) and no_room (weights have come, nobody wants them yet) are exclusive too.
+    more: other 32-bit values to select, with the numbers behind the counters'.
     """
 
-    def __init__(self):
+    def __init__(self, more=()):
         self.clear  = Signal()
         self.events = {name: Signal(name=f"count_{name}") for name in COUNTERS}
-        self.select = Signal(max=len(COUNTERS))
+        self.select = Signal(max=len(COUNTERS) + len(more))
         self.value  = Signal(32)
 
         # # #
@@ -33,4 +34,4 @@ class LlamaCounters(LiteXModule):
             self.sync += [event.eq(self.events[name]),
                 If(self.clear, counter.eq(0)).Elif(event, counter.eq(counter + 1))]
             counters.append(counter)
-        self.sync += self.value.eq(Array(counters)[self.select])
+        self.sync += self.value.eq(Array([*counters, *more])[self.select])

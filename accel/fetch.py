@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a pass reads from DRAM, in which order, and where each read's beats go."""
 
+from functools import reduce
+from operator import or_
+
 from migen import *
 from migen.genlib.fsm import FSM, NextState, NextValue
 
@@ -11,7 +14,8 @@ from . import image
 from .config import UNIT_BYTES
 from .kv import ADDRESS_BITS, BLOCK_COUNT_BITS, FILL_KEYS, FILL_KEY_SCALES, FILL_VALUES, FILL_VALUE_SCALES, SCALE_BITS
 
-WEIGHTS  = 4   # Kind of a read for LlamaUnpack; the others are LlamaKVOwner's FILL_*.
+WEIGHTS  = 4   # Kind of a read for LlamaUnpack,
+SCAN     = 5   # of one for nobody; the others are LlamaKVOwner's FILL_*.
 COMMANDS = 8   # Reads that are under way.
 
 
@@ -48,8 +52,9 @@ class LlamaFetch(LiteXModule):
     want_logits, k_offset (position*head_blocks), v_offset (position//32*head_blocks), position.
     Of the running layer: kv_base, kv_sbase (of its first KV head), last_layer; kv_begin: pulse when quantising its keys
     begins; kv_stored: all are in DRAM; segment: units of the next piece, known by then.
-    commands: to the reader. sink: the reader's beats. weights, fill: to LlamaUnpack, to LlamaKVOwner. row_skip: blocks of the
-    embedding's first group before the row.
+    scan: pulse instead of these two: the stream is read, and nothing else; `scanned` is the pulse after its last beat.
+    commands: to the reader. sink: the reader's beats. weights, fill: to LlamaUnpack, to LlamaKVOwner. dropped: a beat of a
+    scan is taken. row_skip: blocks of the embedding's first group before the row.
     """
     def __init__(self, config, dims):
         self.commands = commands = stream.Endpoint([("address", 27), ("units", 27)])
@@ -65,6 +70,7 @@ class LlamaFetch(LiteXModule):
         self.kv_begin, self.kv_stored, self.last_layer = Signal(), Signal(), Signal()
         self.segment                 = Signal(27)
         self.row_skip                = Signal(4)
+        self.scan, self.scanned, self.dropped = Signal(), Signal(), Signal()
 
         # # #
 
@@ -122,16 +128,23 @@ class LlamaFetch(LiteXModule):
         self.comb  += last_set.eq(heads_left <= config.columns)
         self.fsm    = fsm = FSM(reset_state="IDLE")
 
+        reads       = []   # (Handshakes stay outside the FSM's process: Icarus would loop on their glitches.)
+
         def read(state, where, units, then, what=WEIGHTS):
             """State that gives one command, then does `then`."""
-            fsm.act(state, wanted.eq(1), kind.eq(what), commands.address.eq(where), commands.units.eq(units), If(given, *then))
+            reads.append(fsm.ongoing(state))
+            fsm.act(state, kind.eq(what), commands.address.eq(where), commands.units.eq(units), If(given, *then))
 
-        fsm.act("IDLE", If(self.start, NextState("ROPE")))
+        scanning = Signal()   # Latched: the stream's one read is a scan.
+        self.sync += If(fsm.ongoing("IDLE"), scanning.eq(self.scan))
+        fsm.act("IDLE", If(self.start, NextState("ROPE")).Elif(self.scan, NextState("SCAN")))
+        fsm.act("SCAN", NextState("WHOLE"))
         read("ROPE", dims.rope_base + (self.k_offset << 2), dims.head_blocks << 2, [NextState("EMBEDDING")])
         read("EMBEDDING", embed_address, row_units,
-            [NextValue(at, dims.stream_base), If(dims.kv_dram, NextState("FIRST")).Else(NextState("WHOLE"))])
-        read("WHOLE", at, Mux(self.want_logits, dims.stream_units, dims.layers_units), [NextState("IDLE")])
-        read("FIRST", at, dims.first_units, [NextValue(at, at + commands.units), NextState("AWAIT_LAYER")])
+            [If(dims.kv_dram, NextState("FIRST")).Else(NextState("WHOLE"))])
+        read("WHOLE", at, Mux(self.want_logits | scanning, dims.stream_units, dims.layers_units), [NextState("IDLE")],
+            Mux(scanning, SCAN, WEIGHTS))
+        read("FIRST", at, dims.first_units, [NextState("AWAIT_LAYER")])
         fsm.act("AWAIT_LAYER", If(self.kv_begin, NextState("AWAIT_STORED")))
         fsm.act("AWAIT_STORED",
             NextValue(base, self.kv_base), NextValue(sbase, self.kv_sbase), NextValue(blocks_left, dims.kv_blocks),
@@ -149,29 +162,34 @@ class LlamaFetch(LiteXModule):
                 If(blocks_left == dims.head_blocks, NextState("PIECE")).Else(NextState("NEXT_HEAD"))),
         ], FILL_VALUES)
         read("PIECE", at, self.segment, [
-            NextValue(at, at + commands.units),
             If(~self.last_layer, NextState("AWAIT_LAYER")).Elif(self.want_logits, NextState("TAIL")).Else(NextState("IDLE"))])
         read("TAIL", at, dims.stream_units - dims.layers_units, [NextState("IDLE")])
+
+        self.comb += wanted.eq(reduce(or_, reads))
+        self.sync += If(fsm.ongoing("EMBEDDING") | fsm.ongoing("SCAN"), at.eq(dims.stream_base)
+            ).Elif(given & (kind == WEIGHTS), at.eq(at + commands.units))
 
         # Switch: what a command's beats are, and how many are left.
         unit_beats = UNIT_BYTES//config.beat_bytes
         only       = order.source.units == 1 if unit_beats == 1 else 0   # A command of a single beat.
         left       = Signal(27 + log2_int(unit_beats))
         last       = Signal()                                      # left is 1,
-        to_weights, to_fill = Signal(), Signal()                   # not 0: registers, because handshakes hang on them.
+        to_weights, to_fill, to_none = Signal(), Signal(), Signal()   # not 0: registers, because handshakes hang on them.
         moved      = Signal()
         self.comb += [
             weights.valid.eq(sink.valid & to_weights), weights.data.eq(sink.data),
             fill.valid.eq(sink.valid & to_fill), fill.data.eq(sink.data), fill.last.eq(last),
-            sink.ready.eq((to_weights & weights.ready) | (to_fill & fill.ready)),
-            moved.eq(sink.valid & sink.ready),
-            order.source.ready.eq(~to_weights & ~to_fill),
+            sink.ready.eq((to_weights & weights.ready) | (to_fill & fill.ready) | to_none),
+            moved.eq(sink.valid & sink.ready), self.dropped.eq(sink.valid & to_none),
+            order.source.ready.eq(~to_weights & ~to_fill & ~to_none),
         ]
         self.sync += [
-            If(moved, left.eq(left - 1), last.eq(left == 2), If(last, to_weights.eq(0), to_fill.eq(0))),
+            If(moved, left.eq(left - 1), last.eq(left == 2), If(last, to_weights.eq(0), to_fill.eq(0), to_none.eq(0))),
+            self.scanned.eq(self.dropped & last),
             If(order.source.valid & order.source.ready,
                 fill.kind.eq(order.source.kind), left.eq(order.source.units << log2_int(unit_beats)),
                 last.eq(only),
-                to_weights.eq(order.source.kind == WEIGHTS), to_fill.eq(order.source.kind != WEIGHTS),
+                to_weights.eq(order.source.kind == WEIGHTS), to_none.eq(order.source.kind == SCAN),
+                to_fill.eq(~order.source.kind[2]),
             ),
         ]

@@ -9,7 +9,7 @@ from litex.soc.interconnect import stream
 from .config import UNIT_BYTES
 from .kv import add_write_signals
 
-WORDS = 16   # Words whose commands the controller may take before it wants their data.
+WORDS = 64   # Words whose commands the controller may take before it wants their data: more than it can, so that block RAM holds them.
 
 
 class LlamaKVWriter(LiteXModule):
@@ -54,21 +54,19 @@ class LlamaKVWriter(LiteXModule):
         # Bytes to words: `word` gathers those of one address.
         port_bytes = port.data_width//8
         low        = log2_int(port_bytes)
-        layout     = [("address", port.address_width), ("data", port.data_width), ("we", port_bytes)]
-        self.words = words = stream.PipeValid(layout)
-        word       = Record([("valid", 1), *layout])
+        word       = Record([("valid", 1), ("address", port.address_width), ("data", port.data_width), ("we", port_bytes)])
         self.entry = buffer = stream.Buffer(fifo.source.description)   # Block RAM, register, logic.
         entry      = buffer.source
         pair       = entry.address[1:low] if low > 1 else Constant(0)
         same, move = Signal(), Signal()
         take, mask = Signal(), Signal(port_bytes)
         draining   = Signal()
+        full, room = Signal(), Signal()   # The word is whole; there is a place for it.
         self.comb += [
             fifo.source.connect(buffer.sink),
             same.eq(word.address == entry.address[low:]),
-            words.sink.valid.eq(word.valid & Mux(entry.valid, draining & ~same, self.flush)),
-            [getattr(words.sink, n).eq(getattr(word, n)) for n, *_ in layout],
-            move.eq(words.sink.valid & words.sink.ready),
+            full.eq(word.valid & Mux(entry.valid, draining & ~same, self.flush)),
+            move.eq(full & room),
             take.eq(entry.valid & draining & (~word.valid | same | move)),
             entry.ready.eq(take),
             [mask[i].eq((pair == i >> 1) & (entry.scale | (entry.address[0] == (i & 1)))) for i in range(port_bytes)],
@@ -83,14 +81,22 @@ class LlamaKVWriter(LiteXModule):
             If((fifo.sink.valid & fifo.sink.scale) | self.flush, draining.eq(1)).Elif(~entry.valid & (fifo.level == 0), draining.eq(0)),
         ]
 
-        # A command is only given when its data can wait for the controller to want it.
-        self.data  = data = stream.SyncFIFO([("data", port.data_width), ("we", port_bytes)], WORDS)
+        # Words into block RAM and a register behind it, commands two registers long: when the controller takes one, its data is
+        # there. (`we` goes along for tests to watch.)
+        pipe       = [("address", port.address_width), ("we", port_bytes)]
+        self.data  = data   = stream.SyncFIFO([("data", port.data_width), ("we", port_bytes)], WORDS, buffered=True)
+        self.ahead = ahead  = stream.PipeValid(data.source.description)
+        self.early = early  = stream.PipeValid(pipe)
+        self.commands = commands = stream.PipeValid(pipe)
         self.comb += [
-            port.cmd.valid.eq(words.source.valid & data.sink.ready), port.cmd.we.eq(1), port.cmd.addr.eq(words.source.address),
-            data.sink.valid.eq(words.source.valid & port.cmd.ready),
-            words.source.ready.eq(data.sink.ready & port.cmd.ready),
-            words.source.connect(data.sink, keep={"data", "we"}),
-            data.source.connect(port.wdata),
+            room.eq(data.sink.ready & early.sink.ready),
+            early.sink.valid.eq(full & data.sink.ready), early.sink.address.eq(word.address), early.sink.we.eq(word.we),
+            data.sink.valid.eq(move), data.sink.data.eq(word.data), data.sink.we.eq(word.we),
+            early.source.connect(commands.sink),
+            port.cmd.valid.eq(commands.source.valid), port.cmd.we.eq(1), port.cmd.addr.eq(commands.source.address),
+            commands.source.ready.eq(port.cmd.ready),
+            data.source.connect(ahead.sink),
+            ahead.source.connect(port.wdata),
             self.idle.eq(~(self.write_valid | self.write_scale_valid | fifo.sink.valid | entry.valid | word.valid |
-                words.source.valid | (fifo.level != 0))),
+                early.source.valid | commands.source.valid | (fifo.level != 0))),
         ]

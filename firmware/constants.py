@@ -5,7 +5,7 @@
 32-bit words (`u64`: two words, low word first) unless the README says otherwise.
 """
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 # Framing --------------------------------------------------------------------------------------------
 
@@ -17,9 +17,9 @@ RING_BYTES     = 4096   # Firmware's receive ring, and its send ring: a power of
 FRAME_TIMEOUTS = 20     # A frame that stands still for 1/20 s of the device's clock is given up.
 
 # Frame types: an answer is its request's type + ANSWER, or ERROR. TOKEN and PROGRESS come before the answer.
-HELLO, RESET, PREFILL, GENERATE, ABORT, STATS, PEEK, LOAD, VERIFY, BASELINE, RECALL, PROBE = REQUESTS = range(1, 13)
+HELLO, RESET, PREFILL, GENERATE, ABORT, STATS, PEEK, LOAD, VERIFY, BASELINE, RECALL, PROBE, SCAN = REQUESTS = range(1, 14)
 REQUEST_NAMES = ("HELLO", "RESET", "PREFILL", "GENERATE", "ABORT", "STATS", "PEEK", "LOAD", "VERIFY", "BASELINE", "RECALL",
-    "PROBE")
+    "PROBE", "SCAN")
 TOKEN, PROGRESS = 0x40, 0x41
 ANSWER          = 0x80
 ERROR           = 0xFF
@@ -41,16 +41,19 @@ PREFILL_FIELDS  = ("position", "n_tokens")  # Then n_tokens token ids.
 TOKEN_FIELDS    = ("index", "id", "logit", "cycles")
 N_COUNTERS      = 16
 DONE_FIELDS     = ("reason", "position", "n_prompt", "n_tokens", "prompt_cycles_low", "prompt_cycles_high",
-    "decode_cycles_low", "decode_cycles_high", *(f"counter_{i}" for i in range(N_COUNTERS)))
+    "decode_cycles_low", "decode_cycles_high", "pass_cycles_low", "pass_cycles_high", *(f"counter_{i}" for i in range(N_COUNTERS)))
 STATS_FIELDS    = ("position", "passes", "bad_frames", "dropped_bytes", "overruns", "cycles_low", "cycles_high",
     *(f"counter_{i}" for i in range(N_COUNTERS)))
 BASELINE_FIELDS = ("token", "logit_q16", "cycles_low", "cycles_high", "setup_cycles_low", "setup_cycles_high", "memory_bytes")
 PROBE_FIELDS    = ("cycles", *(f"counter_{i}" for i in range(N_COUNTERS)))
+SCAN_FIELDS     = ("cycles", *(f"counter_{i}" for i in range(N_COUNTERS)))   # Then the signature's words, one for 8 lanes.
 PROGRESS_FIELDS = ("done", "total", "layer", "layers")   # layers is 0 where there is no pass.
 ERROR_FIELDS    = ("number", "value", "limit")
 
 REASON_STOP, REASON_LENGTH, REASON_ABORT = REASONS = range(1, 4)
-REGION_MAIN_RAM, REGION_DEBUG            = 0, 1
+REGION_MAIN_RAM, REGION_DEBUG            = 0, 1    # Of PEEK.
+SCAN_MAIN_RAM, SCAN_IMAGE                = 0, 1    # Where a SCAN's offset counts from.
+SIGNATURE_WORDS                          = 16      # Most words of a signature.
 PEEK_WORDS                               = 128     # Most words of one PEEK.
 STOP_MAX                                 = 16      # Most stop ids of one GENERATE.
 REPEAT_LAST_MAX                          = 64      # Most tokens that the repetition penalty looks back at.
@@ -109,6 +112,10 @@ ERRORS = {
     "PIECE_BYTES":    (44, "image states a piece of {value} bytes of the weight stream, its matrices give {limit}"),
     "EMBEDDING":      (43, "image states its embedding at byte {value}, it is at {limit} or has another type or shape"),
     "LAYERS":         (45, "{value} layers were asked for, must be 1 to {limit}, with candidates all of them"),
+    "SCAN_FROM":      (46, "scan counts from place {value}, must be 0 (main_ram) to {limit} (the image)"),
+    "SCAN_ALIGN":     (47, "scan begins or ends at byte {value:#x} of main_ram, must be a multiple of {limit}"),
+    "SCAN_OFFSET":    (48, "scan begins at byte {value:#x} of main_ram, which has {limit:#x}"),
+    "SCAN_BYTES":     (49, "scan of {value} bytes, must be 32 to {limit} from there on"),
     "MAX_DIM":        (50, "model's dim (padded) is {value}, this core is built for at most {limit}"),
     "MAX_HIDDEN":     (51, "model's hidden (padded) is {value}, this core is built for at most {limit}"),
     "MAX_HEADS_DIM":  (52, "model's heads*head_dim is {value}, this core is built for at most {limit}"),
@@ -118,6 +125,7 @@ ERRORS = {
     "CORE_DIMENSION": (61, "the core refused the model's dimensions at position {value}: error {limit}"),
     "CORE_TIMEOUT":   (62, "the core did not finish position {value} within {limit} thousand cycles"),
     "CORE_TOPK":      (63, "the core returned {value} candidates, {limit} were expected"),
+    "SCAN_TIMEOUT":   (65, "the core did not read {value} bytes within {limit} thousand cycles"),
     "MEMORY":         (64, "the plain C decoder needs {value} bytes of DRAM behind the image, there are {limit}"),
     "MIN_P":          (70, "min-p is {value}/65536, must be 0 to {limit}/65536"),
     "REPEAT_PENALTY": (71, "repeat penalty is {value}/65536, must be 65536/65536 to {limit}/65536"),

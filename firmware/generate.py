@@ -13,8 +13,8 @@ from . import constants
 CONSTANTS = ("PROTOCOL_VERSION", "SYNC0", "SYNC1", "HEADER_BYTES", "CRC_BYTES", "PAYLOAD_MAX", "RING_BYTES", "FRAME_TIMEOUTS",
     "ANSWER", "N_COUNTERS", "NAME_MAX", "PEEK_WORDS", "STOP_MAX", "TOKENS_MAX", "RECALL_TOKENS", "GREEDY",
     "INV_TEMPERATURE_MAX", "REPEAT_LAST_MAX", "REPEAT_PENALTY_MAX", "PROGRESS_CYCLES", "REASON_STOP", "REASON_LENGTH",
-    "REASON_ABORT", "REGION_MAIN_RAM", "REGION_DEBUG")
-STRUCTS   = ("HELLO", "GENERATE", "PREFILL", "TOKEN", "DONE", "STATS", "BASELINE", "PROBE", "PROGRESS", "ERROR")
+    "REASON_ABORT", "REGION_MAIN_RAM", "REGION_DEBUG", "SCAN_MAIN_RAM", "SCAN_IMAGE", "SIGNATURE_WORDS")
+STRUCTS   = ("HELLO", "GENERATE", "PREFILL", "TOKEN", "DONE", "STATS", "BASELINE", "PROBE", "SCAN", "PROGRESS", "ERROR")
 
 # Field names of accel.image.HEADER behind magic, in order; a float is kept as its bits.
 IMAGE_FIELDS = ("version", "header_bytes", "image_bytes", "n_sections", "dim", "hidden", "n_layers", "n_heads", "n_kv_heads",

@@ -10,6 +10,7 @@
 
 #define CONTROL_START 1
 #define CONTROL_RESET 2
+#define CONTROL_SCAN  4
 #define FLAG_LOGITS   1
 #define STATUS_BUSY   1
 #define STATUS_DONE   2
@@ -22,7 +23,10 @@
 #define POLLS_PER_CHECK     1024
 #define RESET_POLLS         100000
 
+#define COUNTER_TOTAL 0   // The counters' order: accel/counters.py.
+
 uint32_t llama_passes;
+uint64_t llama_pass_cycles;
 
 static volatile uint32_t ready;     // Set by the interrupt.
 static uint32_t          position_, topk_;
@@ -45,7 +49,8 @@ static void reset(void)
 
 void llama_init(void)
 {
-	llama_passes = 0;
+	llama_passes      = 0;
+	llama_pass_cycles = 0;
 	reset();
 	llama_ev_pending_write(1);
 	llama_ev_enable_write(1);
@@ -98,6 +103,7 @@ void llama_start(uint32_t token, uint32_t position, uint32_t topk)
 	if (topk)
 		llama_topk_write(topk);
 	llama_control_write(CONTROL_START);
+	llama_counter_select_write(COUNTER_TOTAL);   // For llama_wait: after the pass each read delays the next one.
 	position_ = position;
 	topk_     = topk;
 	deadline  = arch_cycles() + timeout_cycles;
@@ -111,18 +117,26 @@ static uint32_t broken(uint32_t number, uint32_t limit)
 	return fail(number, position_, limit);
 }
 
-uint32_t llama_wait(void (*waiting)(uint32_t layer))
+// Sleep until the core is done, calling waiting(layer) now and then. Non-zero: it was, before the deadline.
+static uint32_t done_in_time(void (*waiting)(uint32_t layer))
 {
-	uint32_t status, error;
-
 	for (uint32_t polls = 0; !ready; polls++) {
 		arch_sleep(&ready);
 		if (polls % POLLS_PER_CHECK != POLLS_PER_CHECK - 1)
 			continue;
 		if (arch_cycles() > deadline)
-			return broken(ERROR_CORE_TIMEOUT, timeout_cycles/1000);
+			return 0;
 		waiting(llama_layer_read());
 	}
+	return 1;
+}
+
+uint32_t llama_wait(void (*waiting)(uint32_t layer))
+{
+	uint32_t status, error;
+
+	if (!done_in_time(waiting))
+		return broken(ERROR_CORE_TIMEOUT, timeout_cycles/1000);
 	status = llama_status_read();
 	error  = STATUS_ERROR(status);
 	if (error)
@@ -131,6 +145,7 @@ uint32_t llama_wait(void (*waiting)(uint32_t layer))
 		return broken(ERROR_CORE_STREAM, status);
 	if (topk_ && llama_topk_count_read() != topk_)
 		return fail(ERROR_CORE_TOPK, llama_topk_count_read(), topk_);
+	llama_pass_cycles += llama_counter_value_read();
 	return 0;
 }
 
@@ -154,6 +169,33 @@ uint32_t llama_probe(uint32_t token, uint32_t position, uint32_t layers, uint32_
 		reset();   // What was read ahead of the layers that did not run.
 	llama_layers_write(model->n_layers);
 	return error;
+}
+
+uint32_t llama_scan(uint32_t offset, uint32_t bytes, struct wire_scan *scan, uint32_t *signature)
+{
+	uint64_t timeout = TIMEOUT_BASE_CYCLES + (uint64_t)bytes*TIMEOUT_PER_BYTE, start;
+	uint32_t in_time;
+
+	arch_flush();   // What the CPU has written is there, too.
+	llama_stream_base_write(offset);
+	llama_stream_bytes_write(bytes);
+	ready    = 0;
+	start    = arch_cycles();
+	deadline = start + timeout;
+	llama_control_write(CONTROL_SCAN);
+	in_time      = done_in_time(say_nothing);
+	scan->cycles = arch_cycles() - start;
+	for (uint32_t i = 0; i < N_COUNTERS; i++)
+		scan->counters[i] = llama_counter(i);
+	for (uint32_t i = 0; i < LLAMA_LANES/8; i++)
+		signature[i] = llama_counter(N_COUNTERS + i);
+	if (!in_time)
+		reset();
+	if (model) {
+		llama_stream_base_write(LLAMA_IMAGE_OFFSET + model->stream_offset);
+		llama_stream_bytes_write(model->stream_bytes);
+	}
+	return in_time ? 0 : fail(ERROR_SCAN_TIMEOUT, bytes, timeout/1000);
 }
 
 uint32_t llama_topk_id(uint32_t i)

@@ -22,6 +22,10 @@ uint32_t llama_wait(void (*waiting)(uint32_t layer));
 // to the interrupt's end, and counters. What the pass left in the core can be read in the debug window.
 uint32_t llama_probe(uint32_t token, uint32_t position, uint32_t layers, uint32_t topk, struct wire_probe *probe);
 
+// Read `bytes` from byte `offset` of main_ram (multiples of UNIT_BYTES, not 0) as fast as the core's ports can, without decoding: 0
+// or ERROR_SCAN_TIMEOUT. Sets cycles and counters as llama_probe does; `signature` gets its LLAMA_LANES/8 words.
+uint32_t llama_scan(uint32_t offset, uint32_t bytes, struct wire_scan *scan, uint32_t *signature);
+
 // Candidate `i` of the last pass with topk, best first.
 uint32_t llama_topk_id(uint32_t i);
 
@@ -34,7 +38,8 @@ uint32_t llama_counter(uint32_t i);
 // Version of the core.
 uint32_t llama_version(void);
 
-// Passes since llama_init.
+// Passes since llama_init, and the cycles that the core took for those that ended well.
 extern uint32_t llama_passes;
+extern uint64_t llama_pass_cycles;
 
 #endif

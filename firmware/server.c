@@ -10,6 +10,7 @@
 #include "error.h"
 #include "image.h"
 #include "llama.h"
+#include "measure.h"
 #include "protocol.h"
 #include "serial.h"
 #include "server.h"
@@ -26,8 +27,7 @@ static void send_progress(const struct wire_progress *p)
 		protocol_send(FRAME_PROGRESS, busy_sequence, p, sizeof(*p));
 }
 
-// The same where no pass runs.
-static void send_part(uint32_t done, uint32_t total)
+void server_progress(uint32_t done, uint32_t total)
 {
 	struct wire_progress p = {done, total, 0, 0};
 
@@ -63,7 +63,7 @@ static const struct listener listener = {send_progress, send_token, poll_abort};
 // Check the image and prepare core and session for it. Returns 0 or an error number.
 static uint32_t take_image(uint32_t contents)
 {
-	uint32_t error = image_check(contents, send_part);
+	uint32_t error = image_check(contents, server_progress);
 
 	session_reset();
 	baseline_reset();
@@ -72,7 +72,7 @@ static uint32_t take_image(uint32_t contents)
 	return error;
 }
 
-static void answer(const void *payload, uint32_t length)
+void server_answer(const void *payload, uint32_t length)
 {
 	protocol_send(busy_type | ANSWER, busy_sequence, payload, length);
 }
@@ -137,7 +137,7 @@ static uint32_t serve_hello(void)
 		a.h.vocab         = model->vocab;
 		a.h.model_context = model->context;
 	}
-	answer(&a, sizeof(a.h) + model_name(a.name));
+	server_answer(&a, sizeof(a.h) + model_name(a.name));
 	return 0;
 }
 
@@ -150,7 +150,7 @@ static uint32_t serve_reset(const struct frame *f)
 		return fail(ERROR_LENGTH, f->length, 4);
 	if ((error = session_rewind(f->payload[0])))
 		return error;
-	answer(NULL, 0);
+	server_answer(NULL, 0);
 	return 0;
 }
 
@@ -165,7 +165,7 @@ static uint32_t serve_run(uint32_t position)
 	abort_seen = 0;
 	if ((error = session_check(&run)) || (error = session_run(&run, &listener, &done)))
 		return error;
-	answer(&done, sizeof(done));
+	server_answer(&done, sizeof(done));
 	return 0;
 }
 
@@ -232,44 +232,7 @@ static uint32_t serve_recall(void)
 
 	words[0] = n;
 	memcpy(words + 1, tokens + n - part, 4*part);
-	answer(words, 4 + 4*part);
-	return 0;
-}
-
-static uint32_t serve_stats(void)
-{
-	uint64_t          now = arch_cycles();
-	struct wire_stats s   = {session_position(), llama_passes, protocol_bad_frames, protocol_dropped_bytes, serial_overruns,
-		now, now >> 32, {0}};
-
-	for (uint32_t i = 0; i < N_COUNTERS; i++)
-		s.counters[i] = llama_counter(i);
-	answer(&s, sizeof(s));
-	return 0;
-}
-
-// Words: region, byte offset, number of words.
-static uint32_t serve_peek(const struct frame *f)
-{
-	uint32_t words[PEEK_WORDS], region, offset, n, bytes;
-
-	if (f->length != 12)
-		return fail(ERROR_LENGTH, f->length, 12);
-	region = f->payload[0];
-	offset = f->payload[1];
-	n      = f->payload[2];
-	if (region > REGION_DEBUG || (region == REGION_DEBUG && !arch_debug_bytes()))
-		return fail(ERROR_REGION, region, REGION_DEBUG);
-	if (n < 1 || n > PEEK_WORDS)
-		return fail(ERROR_PEEK, n, PEEK_WORDS);
-	if (region == REGION_MAIN_RAM)
-		arch_flush();   // Keys and values change behind the CPU's caches.
-	bytes = region == REGION_DEBUG ? arch_debug_bytes() : MAIN_RAM_SIZE;
-	if (offset % 4 || offset >= bytes || 4*n > bytes - offset)
-		return fail(ERROR_ADDRESS, offset, bytes);
-	for (uint32_t i = 0; i < n; i++)
-		words[i] = region == REGION_DEBUG ? *arch_debug(offset + 4*i) : ((const uint32_t *)arch_ram(offset))[i];
-	answer(words, 4*n);
+	server_answer(words, 4 + 4*part);
 	return 0;
 }
 
@@ -284,7 +247,7 @@ static uint32_t serve_load(const struct frame *f)
 		return fail(ERROR_LOAD, f->payload[0], room);
 	image_invalidate();
 	memcpy(arch_ram(LLAMA_IMAGE_OFFSET + f->payload[0]), f->payload + 1, n);
-	answer(NULL, 0);
+	server_answer(NULL, 0);
 	return 0;
 }
 
@@ -299,36 +262,7 @@ static uint32_t serve_verify(const struct frame *f)
 	error = take_image(f->payload[0]);
 	if (error)
 		return error;
-	answer(NULL, 0);
-	return 0;
-}
-
-// Words: token, position, layers, candidates.
-static uint32_t serve_probe(const struct frame *f)
-{
-	struct wire_probe p;
-	const uint32_t   *w = f->payload;
-	uint32_t          error;
-
-	if (f->length != 16)
-		return fail(ERROR_LENGTH, f->length, 16);
-	if ((error = session_probe(w[0], w[1], w[2], w[3], &p)))
-		return error;
-	answer(&p, sizeof(p));
-	return 0;
-}
-
-// Words: token, position.
-static uint32_t serve_baseline(const struct frame *f)
-{
-	struct wire_baseline b;
-	uint32_t             error;
-
-	if (f->length != 8)
-		return fail(ERROR_LENGTH, f->length, 8);
-	if ((error = baseline_token(f->payload[0], f->payload[1], send_part, &b)))
-		return error;
-	answer(&b, sizeof(b));
+	server_answer(NULL, 0);
 	return 0;
 }
 
@@ -345,20 +279,22 @@ static uint32_t serve(const struct frame *f)
 	case REQUEST_GENERATE:
 		return serve_generate(f);
 	case REQUEST_ABORT:   // Nothing runs any more.
-		answer(NULL, 0);
+		server_answer(NULL, 0);
 		return 0;
 	case REQUEST_STATS:
-		return serve_stats();
+		return measure_stats();
 	case REQUEST_PEEK:
-		return serve_peek(f);
+		return measure_peek(f);
 	case REQUEST_LOAD:
 		return serve_load(f);
 	case REQUEST_VERIFY:
 		return serve_verify(f);
 	case REQUEST_BASELINE:
-		return serve_baseline(f);
+		return measure_baseline(f);
 	case REQUEST_PROBE:
-		return serve_probe(f);
+		return measure_probe(f);
+	case REQUEST_SCAN:
+		return measure_scan(f);
 	case REQUEST_RECALL:
 		return serve_recall();
 	}

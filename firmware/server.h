@@ -11,6 +11,12 @@ void server_init(void);
 // Serve what has been received; returns 1 if that was a request, 0 if nothing is complete yet.
 uint32_t server_poll(void);
 
+// Answer the request that is being served.
+void server_answer(const void *payload, uint32_t length);
+
+// Tell its progress, where no pass runs.
+void server_progress(uint32_t done, uint32_t total);
+
 // Serve for ever, asleep while there is nothing to do.
 void server_run(void);
 

@@ -153,7 +153,7 @@ static void sample(struct run *run, uint32_t topk, struct wire_token *token, uin
 uint32_t session_run(struct run *run, const struct listener *told, struct wire_done *done)
 {
 	uint32_t topk    = run->max_tokens ? sampler_candidates(&run->sampler, model->vocab) : 0, aborted = 0, error;
-	uint64_t start   = arch_cycles(), prompt_end, last, now;
+	uint64_t start   = arch_cycles(), prompt_end, last, now, passes, sampled;
 
 	memset(done, 0, sizeof(*done));
 	memset(&progress, 0, sizeof(progress));
@@ -166,6 +166,7 @@ uint32_t session_run(struct run *run, const struct listener *told, struct wire_d
 		return error;
 	done->n_prompt = fed;
 	prompt_end = now = last = arch_cycles();
+	passes     = sampled = llama_pass_cycles;
 	done->reason = aborted ? REASON_ABORT : run->max_tokens ? 0 : REASON_LENGTH;
 	while (!done->reason) {
 		struct wire_token token;
@@ -176,6 +177,7 @@ uint32_t session_run(struct run *run, const struct listener *told, struct wire_d
 			prompt_end = now;
 		token.cycles = now - (done->n_tokens == 1 ? start : last);
 		last         = now;
+		sampled      = llama_pass_cycles;
 		if (is_stop(run, token.id))
 			done->reason = REASON_STOP;
 		else if (done->n_tokens == run->max_tokens || position == image_context)
@@ -195,6 +197,8 @@ uint32_t session_run(struct run *run, const struct listener *told, struct wire_d
 	done->prompt_cycles_high = (prompt_end - start) >> 32;
 	done->decode_cycles_low  = last - prompt_end;
 	done->decode_cycles_high = (last - prompt_end) >> 32;
+	done->pass_cycles_low    = sampled - passes;
+	done->pass_cycles_high   = (sampled - passes) >> 32;
 	for (uint32_t i = 0; i < N_COUNTERS; i++)
 		done->counters[i] = llama_counter(i);
 	return 0;

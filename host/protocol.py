@@ -355,6 +355,13 @@ class Client:
         PROBE_FIELDS. Cuts the session to that position."""
         return unpack(c.PROBE_FIELDS, self.request(c.PROBE, words(token, position, layers, topk)))
 
+    def scan(self, place, offset, n_bytes):
+        """Have the core read `n_bytes` bytes of DRAM from byte `offset` on, which counts from SCAN_MAIN_RAM or SCAN_IMAGE, all in multiples
+        of 32: SCAN_FIELDS, and `signature`, a list of words (accel.scan.signature)."""
+        answer           = unpack(c.SCAN_FIELDS, self.request(c.SCAN, words(place, offset, n_bytes)))
+        answer.signature = list(struct.unpack(f"<{len(answer.rest)//4}I", answer.rest))
+        return answer
+
     def baseline(self, token, position=0):
         """Decode one token by plain C on the device's CPU: BASELINE_FIELDS."""
         return unpack(c.BASELINE_FIELDS, self.request(c.BASELINE, words(token, position)))

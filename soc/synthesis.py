@@ -44,6 +44,8 @@ RUN_YOSYS = "import sys; from pyosys import libyosys as ys; ys.run_pass('script 
 
 def intended_memories(config):
     """Block RAM by name: DP16KD of each memory of `config`'s core that has to be one."""
+    from ..accel.kvwriter import WORDS   # (LiteX is not needed for what else is here.)
+
     def blocks(width, depth, write_width=0, true_dual=False):
         """`width` bits, written `write_width` at a time."""
         shapes = [(1 << 14 - i, w) for i, w in enumerate((1, 2, 4, 9, 18))] + ([] if true_dual else [(512, 36)])
@@ -69,6 +71,7 @@ def intended_memories(config):
         "quants":               blocks(beat + 5, 512),
         "scales":               2,
         "writes":               blocks(49, 2*c.max_head_dim + 8),
+        "written":              blocks(PORT_BITS*9//8, WORDS),
     }
 
 
@@ -181,7 +184,8 @@ def resources(config=CoreConfig()):
     # What a FIFO holds is called storage by LiteX: only its sizes tell which is which.
     anonymous = sorted(n for name, n in blocks.items() if name.startswith("storage"))
     intended  = intended_memories(config)
-    fifos     = sorted([intended.pop("prefetch")//config.ports]*config.ports + [intended.pop("quants"), intended.pop("writes")] +
+    fifos     = sorted([intended.pop("prefetch")//config.ports]*config.ports + [intended.pop("quants"), intended.pop("writes"),
+        intended.pop("written")] +
         [1]*intended.pop("scales"))
     if anonymous != fifos:
         faults.append(f"FIFOs in block RAM are {anonymous} DP16KD, intended {fifos}")

@@ -16,6 +16,7 @@ from migen import ClockDomain, Signal
 from litellama.accel import image
 from litellama.accel.config import DEBUG_REGIONS, DEBUG_REGION_WORDS, UNIT_BYTES
 from litellama.accel.core import LlamaCore
+from litellama.accel.counters import COUNTERS
 from litellama.accel.image import MATRIX
 from litellama.soc.cache import cached, digest
 
@@ -140,6 +141,30 @@ class Core:
         assert cycles > 0, f"no end after {limit} cycles"
         self.lib.core_steps(self.core, 3)
         return cycles
+
+    def scan(self, base, units, reset_after=None, limit=200_000):
+        """Read `units` units of 32 bytes from unit `base` on, without decoding: (cycles, signature as a list of words).
+        reset_after: clocks to a reset."""
+        pulse  = lambda name: [(self.set(name, value), self.lib.core_steps(self.core, 1 - i)) for i, value in enumerate((1, 0))]
+        before = {name: self.get(name) for name in ("dims_stream_base", "dims_stream_units")}
+        self.set("dims_stream_base", base)
+        self.set("dims_stream_units", units)
+        pulse("scan")
+        if reset_after is not None:
+            self.lib.core_steps(self.core, reset_after)
+            assert self.get("busy")
+            pulse("reset")
+        cycles = self.lib.core_until(self.core, self.index["done"], 1, ctypes.c_uint64(limit))
+        assert cycles > 0, f"no end after {limit} cycles"
+        self.lib.core_steps(self.core, 3)
+        words = []
+        for i in range(self.config.beat_bytes//4):
+            self.set("counter_select", len(COUNTERS) + i)
+            self.lib.core_steps(self.core, 3)
+            words.append(self.get("counter_value"))
+        for name, value in before.items():
+            self.set(name, value)
+        return cycles, words
 
     def topk(self):
         """(ids, fp32 logits) that the hardware kept, best first."""

@@ -185,7 +185,7 @@ class CoreMonitor(LiteXModule):
         # In DRAM: what the write port takes, whole before the read ports ask for any of it.
         n_taken = Signal(8)
         taken   = Signal(32)
-        self.comb += If(moved(write_port.cmd), n_taken.eq(reduce(add, list(writer.data.sink.we))))
+        self.comb += If(moved(write_port.cmd), n_taken.eq(reduce(add, list(writer.commands.source.we))))
         self.sync += taken.eq(Mux(layer, 0, taken) + n_taken)
         asked     = Signal()
         shift     = log2_int(UNIT_BYTES*8//port.data_width)

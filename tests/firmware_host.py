@@ -26,6 +26,7 @@ FIRMWARE     = Path(__file__).resolve().parent.parent/"firmware"
 STUB         = Path(__file__).resolve().parent/"firmware_stub"
 SOURCES      = [p for p in sorted(FIRMWARE.glob("*.c")) if p.name not in ("main.c", "arch.c")] + [STUB/"stub.c"]
 IMAGE_OFFSET = 0x1000    # As in firmware_stub/generated/soc.h.
+SCAN         = 0xFFFFFFFF   # Token of a scan: firmware_stub/stub.h.
 PASS         = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32)
 _built       = {}
 
@@ -82,6 +83,8 @@ class Firmware:
     def _run_pass(self, token, position, topk):
         if self.error:
             return self.error
+        if token == SCAN:
+            return 0
         self.passes.append((token, position, topk))
         if self.decoder is None:
             self.decoder = Decoder(self.model)

@@ -307,6 +307,7 @@ def test_only_new_tokens_are_computed_and_logits_only_where_needed():
     assert firmware.passes == [(1, 0, 0), (7, 1, 0), (8, 2, 20), *[(ids[i], 3 + i, 20) for i in range(3)]]
     assert (done.reason, done.position, done.n_prompt, done.n_tokens) == (c.REASON_LENGTH, 6, 3, 4)
     assert done.counters == [1000*i + 5 for i in range(16)]
+    assert done.pass_cycles == 3 + 4 + 5 <= done.decode_cycles   # (A pass of the stub "takes" its position.)
     done, more = port.generate(6, [ids[-1], 9], params, 3)   # The next turn: the RNG starts anew.
     assert firmware.passes[6:8] == [(ids[-1], 6, 0), (9, 7, 20)]
     assert [t.id for t in more] == reference(MODEL, [1, 7, 8, *ids, 9], params, 3)

@@ -57,7 +57,7 @@ class Memory:
                 self.commands.append((yield cmd.addr))
                 self.due.append((max(clock + self.prng.randint(*self.latency), self.due[-1][0] + 1 if self.due else 0),
                     self.commands[-1]))
-                self.taken += bin((yield self.dut.data.sink.we)).count("1")
+                self.taken += bin((yield self.dut.commands.source.we)).count("1")
 
     def settle(self):
         """Generator: until all data has been written."""

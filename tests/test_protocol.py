@@ -128,8 +128,8 @@ def generate_payload(position=0, max_tokens=1, inv=c.GREEDY, top_k=0, top_p=6553
 
 
 BAD_REQUESTS = [
-    (0,          b"",                                        "REQUEST",    0, c.PROBE),
-    (99,         b"",                                        "REQUEST",    99, c.PROBE),
+    (0,          b"",                                        "REQUEST",    0, c.SCAN),
+    (99,         b"",                                        "REQUEST",    99, c.SCAN),
     (c.RESET,    b"",                                        "LENGTH",     0, 4),
     (c.RESET,    words(1),                                   "POSITION",   1, 0),
     (c.PREFILL,  words(0),                                   "LENGTH",     4, 8),
@@ -169,6 +169,17 @@ BAD_REQUESTS = [
     (c.LOAD,     words(0xFFFFFFFF) + b"a",                   "LOAD",       0xFFFFFFFF, (1 << 24) - 0x1000),
     (c.VERIFY,   b"",                                        "LENGTH",     0, 4),
     (c.BASELINE, words(1),                                   "LENGTH",     4, 8),
+    (c.SCAN,     words(0, 0),                                "LENGTH",     8, 12),
+    (c.SCAN,     words(2, 0, 32),                            "SCAN_FROM",  2, 1),
+    (c.SCAN,     words(0, 1 << 24, 32),                      "SCAN_OFFSET", 1 << 24, 1 << 24),
+    (c.SCAN,     words(0, 0xFFFFFFE0, 64),                   "SCAN_OFFSET", 0xFFFFFFE0, 1 << 24),
+    (c.SCAN,     words(1, (1 << 24) - 0x1000, 32),           "SCAN_OFFSET", 1 << 24, 1 << 24),
+    (c.SCAN,     words(0, 64, 0),                            "SCAN_BYTES", 0, (1 << 24) - 64),
+    (c.SCAN,     words(0, 64, (1 << 24) - 32),               "SCAN_BYTES", (1 << 24) - 32, (1 << 24) - 64),
+    (c.SCAN,     words(1, 32, (1 << 24) - 0x1000),           "SCAN_BYTES", (1 << 24) - 0x1000, (1 << 24) - 0x1020),
+    (c.SCAN,     words(0, 0, 0xFFFFFFE0),                    "SCAN_BYTES", 0xFFFFFFE0, 1 << 24),
+    (c.SCAN,     words(0, 16, 32),                           "SCAN_ALIGN", 16, 32),
+    (c.SCAN,     words(1, 32, 48),                           "SCAN_ALIGN", 0x1000 + 80, 32),
 ]
 
 

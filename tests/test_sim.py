@@ -7,11 +7,14 @@ import sys
 
 import pytest
 
+from litellama.accel.image import write_image
+from litellama.accel.scan import signature
 from litellama.host.devices.reference import ReferenceDevice
-from litellama.host.devices.sim import SimDevice
+from litellama.host.devices.sim import SIM_CONFIG, SimDevice
 from litellama.host.importers import load_model, resolve
 from litellama.host.measure import measure
-from litellama.host.random_model import llama2c_bytes, odd_configs
+from litellama.host.protocol import Refused
+from litellama.host.random_model import llama2c_bytes, odd_configs, random_model
 from litellama.host.sampler import SamplerParams
 
 
@@ -58,6 +61,23 @@ def test_chat_remembers():
     answers = [litellama("chat", "--device", d, stdin="Hello!\nMy name is Anna.\nWhat is my name?\n")[0] for d in ("sim", "reference")]
     assert answers[0] == answers[1]
     assert "Anna" in answers[0].strip().splitlines()[-1]
+
+
+def test_scan_reads_what_was_loaded():
+    """The core's signature of the image, and of parts of it, is the twin's; tokens after it are as before."""
+    model = random_model(odd_configs()[0][1], seed=3)
+    data  = write_image(model)
+    with SimDevice() as device:
+        device.load(model)
+        before = device.generate([1, 5], SamplerParams(), 4).tokens
+        for offset, n in ((0, len(data)//32*32), (32, 32), (4064, 2080)):
+            done = device.scan(n, offset)
+            assert done.signature == signature(data[offset:offset + n], SIM_CONFIG.beat_bytes).tolist()
+        assert n/16 < done.counters[0] <= done.cycles
+        with pytest.raises(Refused, match="must be 32 to"):
+            device.scan(0)
+        device.reset()
+        assert device.generate([1, 5], SamplerParams(), 4).tokens == before
 
 
 def test_bench_compares_with_the_cpu():

@@ -28,6 +28,7 @@ class Timings:
     prompt_tokens:  tokens fed before the first was sampled. prompt_seconds, prompt_cycles: time of these.
     decode_tokens:  tokens sampled after the first (each is one more pass). decode_seconds, decode_cycles: time of these.
     Seconds are the device's own: cycles by its clock on gateware, wall time elsewhere. Cycles are None without gateware.
+    pass_cycles: those of decode_cycles in which a pass ran; the rest is the firmware's.
     mbu: share of the DRAM's peak bandwidth that the weight stream used while decoding, 0 to 1; None without gateware.
     """
     prompt_tokens:  int   = 0
@@ -37,6 +38,7 @@ class Timings:
     prompt_cycles:  int   = None
     decode_cycles:  int   = None
     mbu:            float = None
+    pass_cycles:    int   = None
 
     def __add__(self, other):
         """Of two generates, the second of which went on where the first one ended."""
@@ -114,6 +116,11 @@ class Device(ABC):
         recent: the tokens before `tokens`, oldest first, as many as params.window asks for: what the repetition penalty
         looks at besides.
         """
+
+    def scan(self, n_bytes, offset=0, in_image=True):
+        """Have the hardware read `n_bytes` bytes of its DRAM from byte `offset` of the image (or of main_ram) on, as fast as its ports
+        can: `cycles`, `counters` (accel.counters.COUNTERS) and `signature` (accel.scan.signature). DeviceError where there is none."""
+        raise DeviceError(f"device {self.name} has no DRAM to scan: that takes the simulated SoC or a board")
 
     def check_request(self, tokens, max_tokens, stop_ids=()):
         """ValueError unless `tokens` fit: for implementations to call first."""

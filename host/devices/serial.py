@@ -89,7 +89,7 @@ class SerialDevice(Device):
         if decoded and done.decode_cycles:
             mbu = decoded*self.hello.stream_bytes/(done.decode_cycles*self.hello.port_bytes)
         return Result(tokens, _REASONS[done.reason], Timings(n_prompt, prompt_cycles/clock, decoded,
-            done.decode_cycles/clock, prompt_cycles, done.decode_cycles, mbu))
+            done.decode_cycles/clock, prompt_cycles, done.decode_cycles, mbu, done.pass_cycles))
 
     def _resynchronise(self):
         """After an error: learn where the device stands, if it still answers."""
@@ -107,6 +107,10 @@ class SerialDevice(Device):
         done          = self.client.probe(token, position, layers, topk)
         self.position = min(self.position, position)
         return done
+
+    def scan(self, n_bytes, offset=0, in_image=True):
+        """See Device."""
+        return self.client.scan(c.SCAN_IMAGE if in_image else c.SCAN_MAIN_RAM, offset, n_bytes)
 
     def peek(self, region, word, n):
         """`n` words (uint32) of region `region` (accel.config.DEBUG_REGIONS) of the core's debug window, from word `word` on."""

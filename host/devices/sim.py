@@ -55,6 +55,9 @@ class SimDevice(SerialDevice):
     def probe(self, token, position, layers, topk=0):
         return self._awake(super().probe, token, position, layers, topk)
 
+    def scan(self, n_bytes, offset=0, in_image=True):
+        return self._awake(super().scan, n_bytes, offset, in_image)
+
     def peek(self, region, word, n):
         return self._awake(super().peek, region, word, n)
 

@@ -30,6 +30,7 @@ static uint32_t  rx_head, rx_tail, tx_head, tx_tail, fifo;
 static uint32_t  registers[STUB_N_REGISTERS], ids[TOPK_MAX], logits[TOPK_MAX], running, pending;
 static uint32_t  sleeps_per_pass, sleep_cycles, slept;
 static uint32_t  debug[DEBUG];
+static uint8_t   signature[4*SIGNATURE_WORDS];
 static void    (*isrs[2])(void);
 
 void stub_setup(uint8_t *memory, uint32_t bytes, const uint32_t *limits, stub_pass call, uint32_t stall)
@@ -145,6 +146,12 @@ uint32_t stub_read(enum stub_register reg)
 	case STUB_topk_logit:
 		return logits[registers[STUB_topk_select] % TOPK_MAX];
 	case STUB_counter_value:
+		if (registers[STUB_counter_select] >= N_COUNTERS) {
+			uint32_t word;
+
+			memcpy(&word, signature + 4*(registers[STUB_counter_select] - N_COUNTERS), 4);
+			return word;
+		}
 		return 1000*registers[STUB_counter_select] + registers[STUB_position];
 	default:
 		return registers[reg];
@@ -162,10 +169,23 @@ void stub_write(enum stub_register reg, uint32_t value)
 		return;
 	if (value & 2)
 		running = registers[STUB_status] = 0;
-	if (value & 1) {
-		running                = 1;
+	if (value & 5) {
+		running                = value & 5;
 		registers[STUB_status] = 1;
 		slept                  = 0;
+	}
+}
+
+// What the core does in a scan, by the signature's definition.
+static void scan(void)
+{
+	uint32_t lanes = stub_limits.lanes/2;
+
+	memset(signature, 0, sizeof(signature));
+	for (uint32_t i = 0; i < registers[STUB_stream_bytes]; i++) {
+		uint8_t *lane = &signature[i % lanes];
+
+		*lane = (*lane << 1 | *lane >> 7) ^ ram[registers[STUB_stream_base] + i];
 	}
 }
 
@@ -180,9 +200,11 @@ static void run_core(void)
 	registers[STUB_layer] = slept*registers[STUB_layers]/sleeps_per_pass;
 	if (++slept < sleeps_per_pass)
 		return;
-	error = pass(registers[STUB_token], registers[STUB_position], topk);
+	error = pass(running & 4 ? STUB_SCAN : registers[STUB_token], registers[STUB_position], topk);
 	if (error < 0)
 		return;
+	if (running & 4)
+		scan();
 	running                    = 0;
 	registers[STUB_topk_count] = topk;
 	registers[STUB_status]     = 2 | (uint32_t)error << 8;

@@ -5,7 +5,10 @@
 
 #include <stdint.h>
 
+#define STUB_SCAN 0xffffffffu
+
 // Run a pass: `topk` candidates are wanted. Returns the core's error code (0: none), or -1 to never finish.
+// For a scan the token is STUB_SCAN.
 typedef int32_t (*stub_pass)(uint32_t token, uint32_t position, uint32_t topk);
 
 // Set up: `ram` of `ram_bytes` is main_ram; the core has limits[10] and calls `pass`. tx_stall_cycles: time of a sent byte.
