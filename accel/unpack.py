@@ -31,17 +31,20 @@ class _Scales(LiteXModule):
     (`pair`); `depth` of them wait."""
     def __init__(self, lanes, beats, depth):
         width       = 16 if lanes <= BLOCK else 32
-        self.beats  = beats  = stream.SyncFIFO([("data", lanes*4)], beats)
+        # (Few beats wait in registers: distributed RAM is 16 deep at least, 192 LUTs of ECP5 for 128 bits.)
+        layout      = [("data", lanes*4)]
+        waiting     = [stream.SyncFIFO(layout, beats)] if beats > 4 else [stream.PipeValid(layout) for _ in range(beats)]
+        self.submodules += waiting
         self.single = single = stream.Converter(lanes*4, width)
         self.queue  = queue  = stream.SyncFIFO([("data", width)], depth*16//width, buffered=True)
-        self.sink   = beats.sink
+        self.sink   = waiting[0].sink
         self.source = queue.source
         self.pair   = Signal()
 
         # # #
 
         self.comb += [
-            beats.source.connect(single.sink),
+            *[a.source.connect(b.sink) for a, b in zip(waiting, [*waiting[1:], single])],
             single.source.connect(queue.sink, omit={"valid_token_count"}),
         ]
         if lanes > BLOCK:   # (A group has an even number: pairs and single ones do not get out of step.)
