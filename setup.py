@@ -31,6 +31,8 @@ RUN = [
     "rich==15.0.0",
     "prompt_toolkit==3.0.53",
     "pyserial==3.5",
+    # Plots of bench.
+    "matplotlib==3.11.2",
 ]
 
 DEV = [

@@ -117,26 +117,20 @@ static uint32_t broken(uint32_t number, uint32_t limit)
 	return fail(number, position_, limit);
 }
 
-// Sleep until the core is done, calling waiting(layer) now and then. Non-zero: it was, before the deadline.
-static uint32_t done_in_time(void (*waiting)(uint32_t layer))
+// One copy, beside arch_sleep (linker.ld): where wfi is a nop it spins, and must find itself in the caches, not in the DRAM that
+// the core reads.
+__attribute__((noinline, noclone)) uint32_t llama_wait(void (*waiting)(uint32_t layer))
 {
+	uint32_t status, error;
+
 	for (uint32_t polls = 0; !ready; polls++) {
 		arch_sleep(&ready);
 		if (polls % POLLS_PER_CHECK != POLLS_PER_CHECK - 1)
 			continue;
 		if (arch_cycles() > deadline)
-			return 0;
+			return broken(ERROR_CORE_TIMEOUT, timeout_cycles/1000);
 		waiting(llama_layer_read());
 	}
-	return 1;
-}
-
-uint32_t llama_wait(void (*waiting)(uint32_t layer))
-{
-	uint32_t status, error;
-
-	if (!done_in_time(waiting))
-		return broken(ERROR_CORE_TIMEOUT, timeout_cycles/1000);
 	status = llama_status_read();
 	error  = STATUS_ERROR(status);
 	if (error)
@@ -174,7 +168,7 @@ uint32_t llama_probe(uint32_t token, uint32_t position, uint32_t layers, uint32_
 uint32_t llama_scan(uint32_t offset, uint32_t bytes, struct wire_scan *scan, uint32_t *signature)
 {
 	uint64_t timeout = TIMEOUT_BASE_CYCLES + (uint64_t)bytes*TIMEOUT_PER_BYTE, start;
-	uint32_t in_time;
+	uint32_t error;
 
 	arch_flush();   // What the CPU has written is there, too.
 	llama_stream_base_write(offset);
@@ -182,20 +176,19 @@ uint32_t llama_scan(uint32_t offset, uint32_t bytes, struct wire_scan *scan, uin
 	ready    = 0;
 	start    = arch_cycles();
 	deadline = start + timeout;
+	topk_    = 0;
 	llama_control_write(CONTROL_SCAN);
-	in_time      = done_in_time(say_nothing);
+	error        = llama_wait(say_nothing);
 	scan->cycles = arch_cycles() - start;
 	for (uint32_t i = 0; i < N_COUNTERS; i++)
 		scan->counters[i] = llama_counter(i);
 	for (uint32_t i = 0; i < LLAMA_LANES/8; i++)
 		signature[i] = llama_counter(N_COUNTERS + i);
-	if (!in_time)
-		reset();
 	if (model) {
 		llama_stream_base_write(LLAMA_IMAGE_OFFSET + model->stream_offset);
 		llama_stream_bytes_write(model->stream_bytes);
 	}
-	return in_time ? 0 : fail(ERROR_SCAN_TIMEOUT, bytes, timeout/1000);
+	return error ? fail(ERROR_SCAN_TIMEOUT, bytes, timeout/1000) : 0;
 }
 
 uint32_t llama_topk_id(uint32_t i)

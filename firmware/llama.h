@@ -38,7 +38,7 @@ uint32_t llama_counter(uint32_t i);
 // Version of the core.
 uint32_t llama_version(void);
 
-// Passes since llama_init, and the cycles that the core took for those that ended well.
+// Passes since llama_init; cycles that the core took for those, and for scans, that ended well.
 extern uint32_t llama_passes;
 extern uint64_t llama_pass_cycles;
 

@@ -2,13 +2,17 @@
 """`litellama bench`: cycles of one decoded token on the simulated SoC, where they went, and the same SoC's CPU beside it."""
 
 import argparse
+from functools import partial
+from itertools import product
 import json
 import sys
+import time
 
 from ..accel.config import check
-from ..soc.memory import MEMORIES
+from ..soc.memory import MEMORIES, get_memory
 from .importers import load_model, resolve
 from .measure import SHAPES, TYPES, measure, parse_shape, shape_model
+from .plot import check_file, draw
 
 PARTS = dict(beats="a beat taken", no_data="array wants data, DRAM has none", no_room="data is there, nobody takes it",
     idle="none wanted, none there", firmware="between two passes: interrupt, sampling, UART, start")
@@ -19,7 +23,9 @@ def table(report):
     cycles = report["cycles_per_token"]
     lines  = [f"{report['shape']} {report['type'] or ''}, context {report['context']}, {report['memory']}: {cycles} cycles per token, "
         f"{report['bytes_per_token']} bytes, {100*report['mbu']:.2f} % of {report['peak_bytes_per_cycle']} bytes a cycle, "
-        f"{report['tokens_per_second_per_gbps']:.2f} tokens/s per GB/s"]
+        f"{report['tokens_per_second_per_gbps']:.2f} tokens/s per GB/s",
+        f"  sequential reads through the same ports: {100*report['ceiling']:.2f} %; a token has "
+        f"{100*report['mbu']/report['ceiling']:.2f} % of that"]
     if report["layers_measured"] != report["layers"]:
         lines.append(f"  {report['layers']} layers from {report['layers_measured']} that were measured: each layer's cycles, and what "
             "comes once a token")
@@ -32,6 +38,61 @@ def table(report):
     return lines
 
 
+def split_shapes(text):
+    """Shapes of a comma-separated list, whose dimensions are separated by commas, too: NAME,NAME:1,2,3,4,5,6,7,NAME."""
+    shapes = []
+    for part in text.split(","):
+        if shapes and ":" in shapes[-1] and part.strip().isdigit():
+            shapes[-1] += "," + part
+        else:
+            shapes.append(part)
+    return shapes
+
+
+def split_contexts(text):
+    """Numbers of a comma-separated list; [None] for none."""
+    if text is None:
+        return [None]
+    parts = text.split(",")
+    check(all(p.strip().isdigit() and int(p) > 0 for p in parts),
+        f"--context is {text!r}, must be a number of positions, 1 or more, or several with commas between")
+    return [int(p) for p in parts]
+
+
+def points(args):
+    """What the arguments ask for: [(name, type, function that gives (model, layers it stands for), memory, context)]."""
+    def known(name):
+        model, notes = load_model(resolve(name))
+        for text in notes:
+            print(f"note: {text}", file=sys.stderr)
+        return model, model.config.n_layers
+
+    def random(shape):
+        return shape_model(shape, args.type, args.layers), shape.n_layers
+
+    memories, contexts = args.memory.split(","), split_contexts(args.context)
+    for memory in memories:
+        get_memory(memory)
+    if args.shape:
+        models = [(name, args.type, partial(random, parse_shape(name))) for name in split_shapes(args.shape)]
+    else:
+        models = [(args.model or "default", None, partial(known, args.model or "default"))]
+    return [(*model, memory, context) for model, memory, context in product(models, memories, contexts)]
+
+
+def measure_points(wanted, core, vs_cpu):
+    """Report of each of `wanted` (see points), in order; progress goes to stderr where there are several."""
+    reports, before, built = [], None, None
+    for i, (name, kind, make, memory, context) in enumerate(wanted):
+        if make is not before:
+            before, built = make, make()
+        start = time.monotonic()
+        reports.append(dict(shape=name, type=kind, **measure(*built, memory, context, core, vs_cpu)))
+        if len(wanted) > 1:
+            print(f"{i + 1}/{len(wanted)}: {table(reports[-1])[0]} ({time.monotonic() - start:.0f} s)", file=sys.stderr, flush=True)
+    return reports
+
+
 def main(argv=None):
     """The command line; returns the exit status."""
     p = argparse.ArgumentParser(prog="litellama bench", description="Measure decoding on the simulated SoC.")
@@ -41,24 +102,26 @@ def main(argv=None):
         "head_dim,vocab")
     p.add_argument("--type", choices=TYPES, default="q4_0", help="of a shape's matrices; q4_1: with a Q8_0 head (default %(default)s)")
     p.add_argument("--layers", type=int, help="layers of a shape that are built and measured (default: 2)")
-    p.add_argument("--context", type=int, help="positions, the token's own included (default: 256, or the model's)")
-    p.add_argument("--memory", default="ddr3x16", help=f"DRAM of the SoC: {', '.join(MEMORIES)} (default %(default)s)")
+    p.add_argument("--context", help="positions, the token's own included (default: 256, or the model's)")
+    p.add_argument("--memory", default="ddr3x16", help=f"DRAM of the SoC: {', '.join(MEMORIES)} (default %(default)s). Of shapes, "
+        "contexts and memories comma-separated lists are measured in all combinations")
     for name in ("lanes", "columns", "ports"):
         p.add_argument(f"--{name}", type=int, help="of the core (default: that of `--device sim`)")
     p.add_argument("--vs-cpu", action="store_true", help="also decode a token by plain C on the SoC's own CPU (takes minutes)")
-    p.add_argument("--json", action="store_true", help="print one JSON object")
+    p.add_argument("--json", action="store_true", help="print one JSON object, of several points a list")
+    p.add_argument("--plot", metavar="FILE", help="draw roofline, port widths and contexts to FILE (.png, .svg, .pdf)")
     args  = p.parse_args(argv)
     check(args.shape or args.layers is None, "--layers needs --shape: a model is measured whole")
-    if args.shape:
-        config       = parse_shape(args.shape)
-        model, notes = shape_model(config, args.type, args.layers), []
-        name, kind   = args.shape, args.type
+    if args.plot:
+        check_file(args.plot)
+    core    = {n: getattr(args, n) for n in ("lanes", "columns", "ports") if getattr(args, n) is not None}
+    listed  = any("," in text for text in (args.memory, args.context or "")) or len(split_shapes(args.shape or "")) > 1
+    reports = measure_points(points(args), core, args.vs_cpu)
+    if args.plot:
+        draw(reports, args.plot)
+        print(f"{args.plot}: {len(reports)} points", file=sys.stderr)
+    if args.json:
+        print(json.dumps(reports if listed else reports[0]))
     else:
-        model, notes = load_model(resolve(args.model or "default"))
-        name, kind, config = args.model or "default", None, model.config
-    for text in notes:
-        print(f"note: {text}", file=sys.stderr)
-    core   = {n: getattr(args, n) for n in ("lanes", "columns", "ports") if getattr(args, n) is not None}
-    report = dict(shape=name, type=kind, **measure(model, config.n_layers, args.memory, args.context, core, args.vs_cpu))
-    print(json.dumps(report) if args.json else "\n".join(table(report)))
+        print("\n".join(line for report in reports for line in table(report)))
     return 0

@@ -26,6 +26,7 @@ SHAPES = {
 TYPES          = {"q4_0": (image.Q4_0, image.Q4_0), "q4_1": (image.Q4_1, image.Q8_0), "q8_0": (image.Q8_0, image.Q8_0)}
 CONTEXT        = 256    # Measured unless asked otherwise.
 FIRMWARE_AFTER = 9      # Tokens that are generated to see what the firmware adds.
+CEILING_BYTES  = 2 << 20   # Of the sequential read that is the ceiling, where the DRAM has that many behind the image's start.
 
 
 def parse_shape(text):
@@ -68,18 +69,34 @@ def token_bytes(header, core, context, n_layers):
     return layers + header.stream_bytes - header.layers_bytes + row + c.head_blocks*BLOCK*4 + kv
 
 
+def measure_ceiling(device, peak_bytes):
+    """Share of `peak_bytes` a cycle that sequential reads through the core's own ports reach, with nothing else to do."""
+    n_bytes = min(CEILING_BYTES, device.hello.main_ram_bytes - device.hello.image_offset)
+    return n_bytes/(_named(device.scan(n_bytes))["total"]*peak_bytes)
+
+
+def firmware_cycles(timings):
+    """Cycles from one pass to the next, per token, of a generate's Timings: what of its decode_cycles was no pass."""
+    return round((timings.decode_cycles - timings.pass_cycles)/timings.decode_tokens)
+
+
+def _named(done):
+    """Counters of a probe or scan, by name."""
+    return dict(zip(COUNTERS, done.counters))
+
+
 def _pass(device, position, layers, candidates):
-    """Counters of one pass, by name, and its cycles as the firmware sees them."""
-    return dict(zip(COUNTERS, device.probe(1, position, layers, candidates).counters))
+    """Counters of one pass, by name."""
+    return _named(device.probe(1, position, layers, candidates))
 
 
 def measure(model, n_layers, memory="ddr3x16", context=None, options=None, vs_cpu=False):
     """Decode on the simulated SoC with `model` (accel.image.Model), whose layers stand for `n_layers` like them: a dict.
 
     options: of CoreConfig. cycles_per_token: all of it; bytes_per_token: see token_bytes; peak_bytes_per_cycle: of the DRAM's pins;
-    mbu: bytes over cycles times peak. stalls: cycles by what the stream did, and the firmware's; stages: by the core's
-    stage, and the firmware's; both add up to cycles_per_token. vs_cpu: cpu_cycles_per_token (plain C, int8, -O3, on the same
-    SoC's CPU) and speed_up.
+    mbu: bytes over cycles times peak; ceiling: the same of sequential reads, see measure_ceiling. stalls: cycles by what the
+    stream did, and the firmware's; stages: by the core's stage, and the firmware's; both add up to cycles_per_token. vs_cpu:
+    cpu_cycles_per_token (plain C, int8, -O3, on the same SoC's CPU) and speed_up.
     """
     c, dram = model.config, get_memory(memory)
     core    = core_for(c, dram, options or {})
@@ -95,15 +112,16 @@ def measure(model, n_layers, memory="ddr3x16", context=None, options=None, vs_cp
             one, all_ = (_pass(device, context - 1, n, 0) for n in (1, c.n_layers))
             for name in counts:
                 counts[name] += round((all_[name] - one[name])*(n_layers - c.n_layers)/(c.n_layers - 1))
-        result   = device.generate([model.bos], SamplerParams(), FIRMWARE_AFTER)
-        passes   = _pass(device, FIRMWARE_AFTER//2, c.n_layers, 1)["total"]
-        firmware = round(result.timings.decode_cycles_per_token) - passes
+            counts["total"] = sum(counts[name] for name in STAGES)   # As rounded.
+        device.reset()
+        firmware = firmware_cycles(device.generate([model.bos], SamplerParams(), FIRMWARE_AFTER).timings)
         cycles   = counts["total"] + firmware
         size     = token_bytes(header, core, context, n_layers)
         stream   = {n: counts[n] for n in ("beats", "no_data", "no_room")}
         report   = dict(memory=memory, context=context, layers=n_layers, layers_measured=c.n_layers, lanes=core.lanes,
             columns=core.columns, ports=core.ports, cycles_per_token=cycles, bytes_per_token=size,
             peak_bytes_per_cycle=dram.peak_bytes, mbu=round(size/cycles/dram.peak_bytes, 4),
+            ceiling=round(measure_ceiling(device, dram.peak_bytes), 4),
             tokens_per_second_per_gbps=round(1e9/cycles/dram.peak_bytes, 3),
             stalls=stream | dict(idle=counts["total"] - sum(stream.values()), firmware=firmware),
             stages={n: counts[n] for n in STAGES} | dict(firmware=firmware))
