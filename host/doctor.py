@@ -22,7 +22,7 @@ TOOLS = (
     ("iverilog",                "iverilog",                 "tests of the emitted Verilog"),
 )
 VENV_PACKAGE = "python3-venv"  # Debian keeps ensurepip, and with it `python3 -m venv`, in a package of its own.
-EXTRAS       = {"": "everything", "dev": "tests", "train": "training the default model"}
+EXTRAS       = {"": "everything", "ecp5": "ECP5 bitstreams", "dev": "tests", "train": "training the default model"}
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from .memory import suited_config
 IMAGE_OFFSET = 0x00400000
 
 
-def add_llama(soc, config=None, name="llama", image_offset=IMAGE_OFFSET):
+def add_llama(soc, config=None, name="llama", image_offset=IMAGE_OFFSET, debug=True):
     """Add a LlamaCore called `name` to `soc` (add_sdram must have been called) and return it. config: CoreConfig; None: what
     suits the DRAM (soc.memory.suited_config).
 
     - DRAM: `config.ports` read ports of the crossbar and a write port for keys and values, all at native width: conversion
       there halves the bandwidth or worse.
     - CPU: its CSRs, its interrupt where the CPU takes interrupts, and a read-only window on its RAMs for debugging as
-      memory region `<name>_debug` (uncached).
+      memory region `<name>_debug` (uncached), unless debug=False leaves that out: synthesis then drops the core's half of it.
     - Software: every field of the configuration as constant `<NAME>_<FIELD>` in generated/soc.h, besides <NAME>_BLOCK
       (weights per block), <NAME>_PORT_BYTES (one beat of a DRAM port) and <NAME>_IMAGE_OFFSET (from main_ram's base).
     """
@@ -31,7 +31,8 @@ def add_llama(soc, config=None, name="llama", image_offset=IMAGE_OFFSET):
     soc.add_module(name=name, module=core)
     if soc.irq.enabled:
         soc.irq.add(name, use_loc_if_exists=True)
-    soc.bus.add_slave(f"{name}_debug", core.bus, SoCRegion(size=core.debug_bytes, cached=False))
+    if debug:
+        soc.bus.add_slave(f"{name}_debug", core.bus, SoCRegion(size=core.debug_bytes, cached=False))
     constants = dict(asdict(config), block=BLOCK, port_bytes=ports[0].data_width//8, image_offset=image_offset)
     for key, value in constants.items():
         soc.add_constant(f"{name}_{key}", value)

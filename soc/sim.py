@@ -99,20 +99,32 @@ def _build_libc(folder, include):
         for path in (folder/name).iterdir():
             if path.name not in (f"{name}.a", "picolibc.h"):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    if re.search("^LTO=1", variables.read_text(), re.M):   # Objects for the linker's optimiser have no symbols to strip.
+        return
     triple = re.search(r"^TRIPLE=(.*)", variables.read_text(), re.M).group(1)
     for name in _LIBRARIES[:2]:
         _run([f"{triple}-strip", "--strip-debug", f"{folder}/{name}/{name}.a"], folder/"build.log", "strip")
 
 
-def _build_libraries(folder):
-    software = folder/"software"
+def link_libc(software):
+    """Link the cached C library, built for this CPU, into a LiteX software folder; returns its packages' names."""
     include  = software/"include"
-    flags    = re.search(r"^CPUFLAGS=.*", (include/"generated/variables.mak").read_text(), re.M).group()
+    text     = (include/"generated/variables.mak").read_text()
+    flags    = " ".join(re.findall(r"^(?:CPUFLAGS=.*|LTO=1)", text, re.M))
     packages = [metadata.version(f"pythondata-software-{name}") for name in ("picolibc", "compiler-rt")]
     libc     = cached("libc", digest(flags, *packages), lambda target: _build_libc(target, include))
     for name in _LIBRARIES[:2]:
-        (software/name).symlink_to(libc/name)
-    _make_library(software, "libbase", folder/"build.log")
+        if (software/name).is_dir() and not (software/name).is_symlink():   # LiteX makes an empty one.
+            (software/name).rmdir()
+        if not (software/name).exists():
+            (software/name).unlink(missing_ok=True)
+            (software/name).symlink_to(libc/name)
+    return _LIBRARIES[:2]
+
+
+def _build_libraries(folder):
+    link_libc(folder/"software")
+    _make_library(folder/"software", "libbase", folder/"build.log")
 
 
 # Simulator ----------------------------------------------------------------------------------------
@@ -180,16 +192,20 @@ def build_simulator(config=CoreConfig(), memory="ddr3x16", l2_bytes=8192, **opti
     return SimBuild(folder, Path(facts["binary"]), facts["clk_freq"], facts["image_offset"])
 
 
+def make_firmware(folder, build_folder, source, target):
+    """Make `target` in `folder` by the Makefile in `source`, for the SoC whose LiteX output is in `build_folder`."""
+    _run(["make", "-C", str(folder), "-f", str(source/"Makefile"), f"BUILD_DIR={build_folder}", f"FIRMWARE_DIR={source}",
+        f"PYTHON={sys.executable}", target], folder/"build.log", "build of the firmware")
+
+
 def build_firmware(build, source=None, target="fw.bin"):
     """Path of `target` made by the Makefile in `source` (default: ours) for the SoC of `build`, from the cache if there."""
     source = Path(source or ROOT.parent/"firmware").absolute()
     files  = [path for path in sorted(source.rglob("*")) if path.suffix in _FIRMWARE or path.name == "Makefile"]
     if not files:
         raise SimError(f"no firmware sources in {source}")
-    def make(folder):
-        _run(["make", "-C", str(folder), "-f", str(source/"Makefile"), f"BUILD_DIR={build.folder}", f"FIRMWARE_DIR={source}",
-            f"PYTHON={sys.executable}", target], folder/"build.log", "build of the firmware")
-    folder = cached("firmware", digest(str(build.folder), target, *files), make)
+    folder = cached("firmware", digest(str(build.folder), target, *files),
+        lambda folder: make_firmware(folder, build.folder, source, target))
     return folder/target
 
 

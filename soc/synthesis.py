@@ -9,8 +9,7 @@ interrupt. A register stands at each of these signals, so that paths from and to
 registers hang on a chain with one pin at each end, so that pins pull nothing apart. The rest of a SoC shares the chip in a real
 build, so a board's own report is what counts for that board.
 
-LUTs are counted as nextpnr counts them: LUT4, two per CCU2C (carry), six per TRELLIS_DPR16X4 (distributed RAM: four, and two
-for its write port).
+LUTs are counted as nextpnr counts them (soc/ecp5.py).
 """
 
 import argparse
@@ -27,6 +26,7 @@ import subprocess
 import sys
 
 from ..accel.config import CoreConfig, ceil_div, check
+from . import ecp5
 from .cache import cached, digest
 
 TOP       = "llama"
@@ -34,9 +34,11 @@ PORT_BITS = 128          # Of a native DRAM port: DDR3 of 16 bits.
 PACKAGE   = "CABGA381"
 TRUE_DUAL = "llama_keys", "llama_values", "llama_keys_scales", "llama_values_scales"
 TIMEOUT   = 900          # Seconds for yosys: a memory that explodes into flip-flops takes for ever.
+# Memories in which what is read while the same address is written does not matter: ours, and FIFOs, whose words are read later.
+NO_RW_CHECK = "m:llama_* m:storage*"
 SCRIPT    = f"""read_verilog -defer {TOP}.v
 hierarchy -top {TOP}
-setattr -set no_rw_check 1 m:llama_* m:storage*
+setattr -set no_rw_check 1 {NO_RW_CHECK}
 synth_ecp5 -top {TOP} -json {TOP}.json
 """
 RUN_YOSYS = "import sys; from pyosys import libyosys as ys; ys.run_pass('script ' + sys.argv[1], ys.Design())"
@@ -174,7 +176,7 @@ def _memory(name):
 def resources(config=CoreConfig()):
     """Resources of the core in `config`."""
     folder = netlist(config)
-    cells  = json.loads((folder/f"{TOP}.json").read_text())["modules"][TOP]["cells"]
+    cells  = ecp5.cells(folder/f"{TOP}.json", TOP)
     types  = Counter(cell["type"] for cell in cells.values())
     rams   = {name: cell for name, cell in cells.items() if cell["type"] == "DP16KD"}
     blocks = Counter(map(_memory, rams))
@@ -211,7 +213,7 @@ def resources(config=CoreConfig()):
     faults += [f"{name} is in {n} flip-flops" for name, n in flat.items()]
 
     return Resources(
-        luts         = types["LUT4"] + 2*types["CCU2C"] + 6*types["TRELLIS_DPR16X4"],
+        luts         = ecp5.luts(types),
         lut4         = types["LUT4"],
         ccu2c        = types["CCU2C"],
         dpr16x4      = types["TRELLIS_DPR16X4"],

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The SoC of a board: litex-boards' BaseSoC as it is, with the DRAM's timings and the UART that we ask for, and the core."""
+
+from importlib import import_module
+import inspect
+import pkgutil
+
+from ..accel.config import check
+from .integration import add_llama
+from .memory import suited_config
+
+
+def load_target(board):
+    """(BaseSoC, Platform) of a Board; ValueError if litex-boards has no such target."""
+    import litex_boards.targets
+    name = board.name
+    if name not in {info.name for info in pkgutil.iter_modules(litex_boards.targets.__path__)}:
+        raise ValueError(f"litex-boards has no target {name}")
+    target = import_module(board.target)
+    check(hasattr(target, "BaseSoC"), f"{board.target} has no BaseSoC")
+    platforms = [thing for thing in vars(target).values() if inspect.ismodule(thing) and hasattr(thing, "Platform")]
+    platforms.sort(key=lambda module: module.__name__.rpartition(".")[2] != name)
+    check(platforms, f"{board.target} has no platform")
+    return target.BaseSoC, platforms[0].Platform
+
+
+def target_options(base):
+    """Keywords that BaseSoC itself takes, with their defaults: name -> value. (The rest goes to SoCCore, which has its own options.)"""
+    from litex.soc.integration.soc_core import SoCCore
+    litex = set(inspect.signature(SoCCore.__init__).parameters) | {"toolchain", "l2_size"}
+    return {name: p.default for name, p in inspect.signature(base.__init__).parameters.items()
+        if p.default is not p.empty and name not in litex}
+
+
+def at_speedgrade(module, grade):
+    """LiteDRAM's `module` with the timings of speed grade `grade` (None: as it is).
+
+    LiteDRAM gives a module its fastest grade, and tRFC in DRAM clocks of that grade: at a slow clock the same number of clocks
+    takes much longer than the chip needs. A grade not below the real data rate is right, and 3 to 6 % faster.
+    """
+    if grade is None:
+        return module
+    grades = [name for name in getattr(module, "speedgrade_timings", {}) if name != "default"]
+    check(grade in grades, f"speedgrade is {grade!r}, {type(module).__name__} has {', '.join(grades) or 'none'}")
+    rate = 2*module.rate_frac.denom*module.clk_freq/1e6
+    check(rate <= int(grade), f"speedgrade is {grade}, must be at least the DRAM's {rate:.0f} MT/s")
+    return type(module)(module.clk_freq, module.rate, speedgrade=grade)
+
+
+def board_class(base, uart_name=None, uart_pins=None, speedgrade=None, controller={}):
+    """Subclass of a target's BaseSoC.
+
+    uart_name: of the console, whatever the target makes of it (some take no other than their own). uart_pins: (tx, rx, IO standard)
+    of a `serial` that the platform does not have. speedgrade: of the DRAM's timings. controller: fields of LiteDRAM's ControllerSettings.
+    """
+    class BoardSoC(base):
+        """A target's BaseSoC with its console and its DRAM's timings as we want them."""
+
+        def add_uart(self, *args, **kwargs):
+            """SoC's, with our uart_name."""
+            from litex.build.generic_platform import IOStandard, Pins, Subsignal
+            bound = inspect.signature(super().add_uart).bind(*args, **kwargs)
+            if uart_name:
+                bound.arguments["uart_name"] = uart_name
+            if uart_pins and bound.arguments.get("uart_name", "serial") == "serial":
+                tx, rx, standard = uart_pins
+                self.platform.add_extension([("serial", 0, Subsignal("tx", Pins(tx)), Subsignal("rx", Pins(rx)), IOStandard(standard))])
+            super().add_uart(*bound.args, **bound.kwargs)
+
+        def add_sdram(self, *args, **kwargs):
+            """SoC's, with the module at our speedgrade."""
+            bound = inspect.signature(super().add_sdram).bind(*args, **kwargs)
+            bound.arguments["module"] = at_speedgrade(bound.arguments["module"], speedgrade)
+            if controller:
+                from litedram.core.controller import ControllerSettings
+                bound.arguments.setdefault("kwargs", {})["controller_settings"] = ControllerSettings(**controller)
+            super().add_sdram(*bound.args, **bound.kwargs)
+    BoardSoC.__name__ = base.__name__
+    return BoardSoC
+
+
+def build_soc(board, base, arguments, core={}, debug=True, speedgrade=None, controller={}, with_core=True, extras=()):
+    """SoC of `board` with the core attached.
+
+    arguments: keywords for BaseSoC. core: fields of CoreConfig over what suits the DRAM. debug: whether the core has its debug window.
+    speedgrade: of the DRAM's timings. controller: fields of LiteDRAM's ControllerSettings. extras: `add_` methods of the SoC to call
+    before (sdcard, spi_sdcard).
+    """
+    soc = board_class(base, arguments.get("uart_name"), board.uart_pins, speedgrade, controller)(**arguments)
+    for name in extras:
+        getattr(soc, f"add_{name}")()
+    check(hasattr(soc, "sdram"), f"{board.target} has no SDRAM as it is configured, the core needs one")
+    if with_core:
+        config = suited_config(soc.sdram.controller.settings.phy, **core)
+        add_llama(soc, config, debug=debug)
+    return soc

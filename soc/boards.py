@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What is particular about a board, as data: one file per board in soc/targets/. BaseSoC, pins and PHY are litex-boards'."""
+
+from dataclasses import dataclass, field
+from importlib import import_module
+import pkgutil
+
+from ..accel.config import check
+
+# For an LFE5U-85F with DDR3 at 1:2, which gives 8 bytes a clock: 16 lanes take as many. (Block RAM is what a core for twice as much
+# would take too much of: each byte of a beat is a memory of its own.)
+ECP5_DDR3 = dict(lanes=16, columns=2, kv_bytes=16384, fifo_bytes=16384)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What suits one of the FPGAs that a board comes with.
+
+    core:    fields of CoreConfig that differ from what suits the DRAM (soc.memory.suited_config).
+    options: defaults of LiteX's and the target's options, by their names as keywords (`sys_clk_freq`, `l2_size`).
+    debug:   whether the core's debug window is there.
+    small_bios: LiteX's BIOS without its commands (soc/bios), in half the ROM.
+    controller: fields of LiteDRAM's ControllerSettings that differ.
+    """
+    core:    dict = field(default_factory=dict)
+    options: dict = field(default_factory=dict)
+    debug:   bool = True
+    small_bios: bool = False
+    controller: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board that litex-boards has.
+
+    target:     module with its BaseSoC.
+    about:      FPGA and DRAM, in a few words.
+    fits:       FPGA -> Fit; the first one is the default. `choice` is the keyword of BaseSoC that selects it, `None` if there is one.
+    options:    as in Fit, for all of them.
+    speedgrade: grade of the DRAM's timings that fits its real clock, None for LiteDRAM's default.
+    uart_pins:  of a serial port that the platform does not have: (tx, rx, IO standard).
+    """
+    target:     str
+    about:      str
+    fits:       dict = field(default_factory=lambda: {"": Fit()})
+    choice:     str  = None
+    options:    dict = field(default_factory=dict)
+    speedgrade: str  = None
+    uart_pins:  tuple = None
+
+    @property
+    def name(self):
+        """The name that --board takes."""
+        return self.target.rpartition(".")[2]
+
+    def fit(self, fpga=None):
+        """Fit of an FPGA of this board (None: the default one)."""
+        fpga = fpga or next(iter(self.fits))
+        check(fpga in self.fits, f"--{self.choice} of {self.name} is {fpga!r}, must be one of {', '.join(self.fits)}")
+        return self.fits[fpga]
+
+    def defaults(self, fpga=None):
+        """Defaults of all options, for an FPGA."""
+        fpga = fpga or next(iter(self.fits))
+        return self.options | ({self.choice: fpga} if self.choice else {}) | self.fit(fpga).options
+
+
+def known():
+    """Names of the boards in soc/targets/."""
+    from . import targets
+    return sorted(info.name for info in pkgutil.iter_modules(targets.__path__))
+
+
+def get_board(name):
+    """Board of that name; of any other target with SDRAM by its module's name (litex_boards.targets.X). ValueError lists the
+    names there are."""
+    if name.startswith("litex_boards.targets."):
+        if name.rpartition(".")[2] in known():
+            name = name.rpartition(".")[2]
+        else:
+            return Board(name, "any target of litex-boards")
+    check(name in known(), f"board is {name!r}, must be one of {', '.join(known())}, or litex_boards.targets.X")
+    return import_module(f".targets.{name}", __package__).BOARD

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""`litellama build`: the SoC of a board with the core, its firmware and its bitstream.
+
+    litellama build --board NAME [--load] [--no-compile] [--output-dir DIR] [LiteX's and the target's own options]
+    python3 -m litellama.soc.targets.NAME [the same]
+    litellama build --board NAME --estimate        what it takes of the device, in minutes, without place and route
+    litellama build --board NAME --seeds 1,2,3     the clock at each; the bitstream of the best
+
+NAME is a board of soc/targets/, or litex_boards.targets.X for any other target with SDRAM.
+"""
+
+import argparse
+from contextlib import contextmanager
+from dataclasses import fields
+import json
+import logging
+import os
+from pathlib import Path
+import sys
+
+from ..accel.config import CoreConfig, check
+from . import ecp5, tools
+from .boards import get_board, known
+from .synthesis import NO_RW_CHECK
+
+EXTRAS = ("sdcard", "spi_sdcard")   # What a LiteX target's own main() can add to boot from.
+
+
+def _common(board):
+    """Parser of the options that have to be known before the others' defaults are."""
+    first = argparse.ArgumentParser(prog="litellama build", add_help=False, allow_abbrev=False, exit_on_error=False)
+    if not board:
+        first.add_argument("--board")
+    return first
+
+
+def _litex_parser(board, platform, base, fit, defaults, prog):
+    """LiteX's parser with the target's own keywords and ours."""
+    from litex.build.parser import LiteXArgumentParser
+    from .board_soc import target_options
+
+    class Parser(LiteXArgumentParser):
+        """LiteX's, with wrong usage told in one line."""
+
+        def error(self, message):
+            """Leave with status 2."""
+            self.exit(2, f"{prog}: {message} ({prog} --help explains)\n")
+
+    parser = Parser(platform=platform)
+    parser.prog, parser.description = prog, f"The core on {board.name}: {board.about}."
+    ours = parser.add_argument_group("LiteLlama options")
+    ours.add_argument("--board", help="board, or litex_boards.targets.X")
+    ours.add_argument("--seeds", default="1", help="place and route with each of these, keep the fastest")
+    ours.add_argument("--estimate", action="store_true", help="stop after synthesis and tell what it takes of the device (ECP5)")
+    ours.add_argument("--speedgrade", default=board.speedgrade, help="of the DRAM's timings; none: LiteDRAM's default")
+    ours.add_argument("--no-core", action="store_true", help="the same SoC without the core, to compare")
+    ours.add_argument("--debug-window", action=argparse.BooleanOptionalAction, default=fit.debug, help="the core's memories for the CPU")
+    for name in EXTRAS:
+        ours.add_argument(f"--with-{name.replace('_', '-')}", action="store_true", help="to boot and load models from")
+    for field in fields(CoreConfig):
+        ours.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=fit.core.get(field.name),
+            help="of the core; None: what suits the DRAM")
+    for name, value in target_options(base).items():
+        option = "--" + name.replace("_", "-")
+        if option in parser._option_string_actions:
+            continue
+        if isinstance(value, bool):
+            parser.target_group.add_argument(option, action=argparse.BooleanOptionalAction, default=value)
+        else:
+            kind = float if isinstance(value, (int, float)) and name.endswith("freq") else type(value) if value is not None else str
+            parser.target_group.add_argument(option, type=kind, default=value)
+    parser.set_defaults(no_ident_version=True, log_level="warning", **defaults)
+    return parser
+
+
+def parse(argv, board=None, prog="litellama build"):
+    """(Board, BaseSoC, parser, arguments) of a command line."""
+    from .board_soc import load_target
+    argv = list(argv)
+    if board is None:
+        given, _ = _common(board).parse_known_args([a for a in argv if a not in ("-h", "--help")])
+        check(given.board, f"--board NAME is needed: {', '.join(known())}, or litex_boards.targets.X")
+        board = get_board(given.board)
+    first = _common(True)
+    if board.choice:
+        first.add_argument("--" + board.choice.replace("_", "-"), dest="choice")
+    choice         = getattr(first.parse_known_args([a for a in argv if a not in ("-h", "--help")])[0], "choice", None)
+    base, platform = load_target(board)
+    parser         = _litex_parser(board, platform, base, board.fit(choice), board.defaults(choice), prog)
+    before         = sys.argv
+    sys.argv       = [prog, *argv]   # LiteX looks for --toolchain and --cpu-type there.
+    try:
+        return board, base, parser, parser.parse_args(argv)
+    finally:
+        sys.argv = before
+
+
+def _on_trellis(soc):
+    return type(soc.platform.toolchain).__name__ == "LatticeTrellisToolchain"
+
+
+def make_soc(board, base, parser, args):
+    """The SoC that the arguments ask for."""
+    import inspect
+    from .board_soc import build_soc, target_options
+    arguments = dict(parser.soc_argdict)
+    arguments.update({name: getattr(args, name) for name in target_options(base)})
+    if "toolchain" in inspect.signature(base.__init__).parameters:
+        arguments["toolchain"] = args.toolchain
+    fit   = board.fit(getattr(args, board.choice) if board.choice else None)
+    core  = {f.name: getattr(args, f.name) for f in fields(CoreConfig) if getattr(args, f.name) is not None}
+    grade = None if args.speedgrade in (None, "none") else args.speedgrade
+    soc   = build_soc(board, base, arguments, core, args.debug_window, grade, fit.controller, not args.no_core,
+        [name for name in EXTRAS if getattr(args, f"with_{name}")])
+    soc.small_bios = fit.small_bios
+    if fit.small_bios:
+        soc.add_config("BIOS_NO_CRC")
+    if _on_trellis(soc):
+        soc.platform.toolchain._yosys_cmds += ["hierarchy -top {build_name}", f"setattr -set no_rw_check 1 {NO_RW_CHECK}"]
+    return soc
+
+
+@contextmanager
+def _log(path):
+    """What we and the programs that we start print goes to a file; ValueError with its end if something fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    saved = os.dup(1), os.dup(2)
+    with open(path, "w") as f:
+        os.dup2(f.fileno(), 1)
+        os.dup2(f.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            os.dup2(saved[0], 1)
+            os.dup2(saved[1], 2)
+            os.close(saved[0])
+            os.close(saved[1])
+
+
+def generate(soc, parser, small_bios):
+    """Write the gateware's sources and compile the software (unless told not to) into the output folder; returns LiteX's Builder."""
+    from .board_software import BoardBuilder
+    builder = BoardBuilder(soc, **parser.builder_argdict)
+    builder.small_bios = small_bios
+    output  = Path(builder.output_dir)
+    here    = os.getcwd()
+    # The BIOS contains the time of its build: always the same, so that equal sources give equal bits.
+    os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
+    try:
+        with _log(output/"litex.log"):
+            builder.build(**parser.toolchain_argdict | dict(run=False))
+            if builder.compile_software:
+                builder.build_firmware()
+    except Exception as error:
+        last = (output/"litex.log").read_text(errors="replace").strip().splitlines()[-1:]
+        raise ValueError(f"{type(error).__name__}: {error}: see {output/'litex.log'} {': '.join(last)}") from error
+    finally:
+        os.chdir(here)
+    return builder
+
+
+def _say(text):
+    print(text, flush=True)
+
+
+def _seeds(text):
+    parts = text.split(",")
+    check(all(p.strip().isdigit() for p in parts), f"--seeds is {text!r}, must be numbers with commas between")
+    return [int(p) for p in parts]
+
+
+def estimate_lines(cells, part, config):
+    """Table of an ECP5 netlist against its device, as lines of text."""
+    used, has = ecp5.usage(cells), ecp5.device(part)
+    lines     = [f"{part}; core: {', '.join(f'{f.name} {getattr(config, f.name)}' for f in fields(config)) if config else 'none'}"]
+    lines.append(f"  {'':24}{'taken':>8}{'there are':>11}{'share':>8}")
+    for name, text in ecp5.NAMES.items():
+        value, limit = getattr(used, name), getattr(has, name)
+        lines.append(f"  {text:24}{value:>8}{limit:>11}{100*value/limit:>7.1f} %{'  TOO MANY' if value > limit else ''}")
+    lines.append(f"  {'by block':24}{'LUTs':>8}{'FFs':>8}{'RAMs':>6}{'mult':>6}")
+    lines += [f"  {name:24}{u.luts:>8}{u.ffs:>8}{u.dp16kd:>6}{u.mult18x18d:>6}" for name, u in ecp5.blocks(cells).items()]
+    return lines
+
+
+def compile_gateware(soc, builder, args):
+    """Run the toolchain: yosys, nextpnr for each seed and ecppack on ECP5, LiteX's own script elsewhere. True if all is met."""
+    part = soc.platform.device
+    if not _on_trellis(soc):
+        check(not args.estimate, f"--estimate is for ECP5, {part} is none")
+        os.chdir(builder.gateware_dir)
+        toolchain = soc.platform.toolchain
+        toolchain.run_script(toolchain.build_script())
+        return True
+    from .trellis import Trellis
+    tools.require("yosys", *([] if args.estimate else ["nextpnr-ecp5", "ecppack"]))
+    flow  = Trellis(builder.gateware_dir, soc.build_name)
+    cells = flow.synthesise()
+    core  = getattr(soc, "llama", None)
+    _say("\n".join(estimate_lines(cells, part, core and core.config)))
+    if args.estimate:
+        return True
+    ecp5.check_fits(ecp5.usage(cells), part, "the SoC with the core")
+    results = {}
+    for seed in _seeds(args.seeds):
+        results[seed] = flow.place(seed)
+        _say(f"seed {seed}: " + ", ".join(f"{name} {c['achieved']:.1f} MHz of {c['constraint']:.1f}" for name, c in results[seed].items()))
+    slack = {seed: min(c["achieved"]/c["constraint"] for c in clocks.values()) for seed, clocks in results.items()}
+    best  = max(slack, key=slack.get)
+    _say(f"seed {best} is the fastest: {flow.pack(best)}")
+    facts = dict(board=args.board, part=part, sys_clk_freq=soc.sys_clk_freq, usage=vars(ecp5.usage(cells)), clocks=results,
+        seconds=flow.seconds, config=core and vars(core.config))
+    Path(builder.output_dir, "report.json").write_text(json.dumps(facts, indent=2) + "\n")
+    failed = [seed for seed, share in slack.items() if share < 1]
+    if failed:
+        _say(f"clock missed at seed {', '.join(map(str, failed))}")
+    return best not in failed
+
+
+def build(argv, board=None, prog="litellama build"):
+    """Build what the arguments ask for; returns the exit status."""
+    board, base, parser, args = parse(argv, board, prog)
+    args.board = board.name
+    _seeds(args.seeds)
+    with tools.on_path():
+        soc     = make_soc(board, base, parser, args)
+        builder = generate(soc, parser, soc.small_bios)
+        _say(f"sources: {builder.gateware_dir}")
+        if builder.firmware:
+            _say(f"firmware: {builder.firmware}")
+        met = True
+        if builder.compile_gateware:
+            here = os.getcwd()
+            try:
+                met = compile_gateware(soc, builder, args)
+            finally:
+                os.chdir(here)
+        if args.load and met:
+            soc.platform.create_programmer().load_bitstream(builder.get_bitstream_filename(mode="sram"))
+    return 0 if met else 1
+
+
+def main(argv=None, board=None):
+    """The command line; returns the exit status. board: Board, when called as that board's own module."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    logging.disable(logging.WARNING)   # LiteX narrates every SoC it builds.
+    if board:
+        try:
+            sys.exit(build(argv, board, f"python3 -m litellama.soc.targets.{board.name}"))
+        except ValueError as error:
+            sys.exit(f"error: {' '.join(str(error).split())}")
+    if not [a for a in argv if a.startswith("--board")] and set(argv) & {"-h", "--help"}:
+        print(__doc__ + "\nBoards: " + ", ".join(known()) + "\n`litellama build --board NAME --help` lists a board's options.")
+        return 0
+    return build(argv)

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Verilator's lint of what LiteX wrote for a board, whatever the FPGA: its primitives get stubs made from how they are used.
+
+What LiteX's style of Verilog always gives is left out: widths (a Migen sum is wider than its target), blocking assignments, cases."""
+
+import re
+import subprocess
+
+IGNORED = ("WIDTH", "COMBDLY", "CASEINCOMPLETE", "CASEOVERLAP", "UNSIGNED", "CMPCONST", "TIMESCALEMOD", "INITIALDLY", "PINMISSING")
+_INSTANCE = re.compile(r"^(\w+) (?:#\(\n(.*?)\n\) )?(\w+)\s*\(\n(.*?)\n\);", re.M | re.S)
+
+
+def stubs(text, others=()):
+    """Empty modules, as Verilog, for all that LiteX's `text` instantiates and neither it nor `others` define."""
+    defined, ports, parameters = {name for t in (text, *others) for name in re.findall(r"^\s*module (\w+)", t, re.M)}, {}, {}
+    for name, given, _, body in _INSTANCE.findall(text):
+        if name in ("module", *defined):
+            continue
+        kind = "input"
+        for line in body.splitlines():
+            if found := re.search(r"// (Input|Output|InOut)s", line):
+                kind = "output" if found.group(1) == "Output" else "input"   # (Verilator has no tristate of this kind.)
+            elif found := re.match(r"\s*\.(\w+)\s*\(", line):
+                ports.setdefault(name, {})[found.group(1)] = kind
+        parameters.setdefault(name, set()).update(re.findall(r"^\s*\.(\w+)", given or "", re.M))
+    lines = []
+    for name, its in ports.items():
+        given  = ", ".join(f"parameter {p} = 0" for p in sorted(parameters[name]))
+        lines += [f"module {name} {'#(' + given + ') ' if given else ''}(" + ", ".join(f"{kind} [255:0] {port}" for port, kind in its.items())
+            + ");", "endmodule"]
+    return "\n".join(["/* verilator lint_off DECLFILENAME */", *lines, ""])
+
+
+def _sources(gateware, top):
+    """Verilog besides the design's own, from the script that names it: yosys', Vivado's or Gowin's."""
+    scripts = "\n".join(path.read_text() for pattern in ("*.ys", "*.tcl") for path in gateware.glob(pattern))
+    return [path for path in dict.fromkeys(re.findall(r"[^\s{}\"]+\.s?v\b", scripts)) if not path.endswith(f"{top}.v")]
+
+
+def lint(gateware, top):
+    """Complaints of Verilator about the design `top` in a LiteX gateware folder: lines of text."""
+    sources = _sources(gateware, top)
+    texts   = [(gateware/path).read_text() for path in (f"{top}.v", *sources)]
+    (gateware/"lint_stubs.v").write_text(stubs(texts[0], texts[1:]))
+    done = subprocess.run(["verilator", "--lint-only", "-Wno-fatal", "-Wno-style", *(f"-Wno-{name}" for name in IGNORED),
+        "--top-module", top, f"{top}.v", "lint_stubs.v", *sources], cwd=gateware, capture_output=True, text=True)
+    return [line for line in done.stderr.splitlines() if line.startswith("%")]

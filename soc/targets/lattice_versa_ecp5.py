@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Versa ECP5: LFE5UM5G-45F, DDR3 of 16 bits, 128 MB."""
+
+from ..boards import Board, Fit
+from ..build import main
+
+# 108 block RAMs, 72 multipliers.
+BOARD = Board(
+    target     = "litex_boards.targets.lattice_versa_ecp5",
+    about      = "LFE5UM5G-45F, 128 MB DDR3",
+    choice     = "device",
+    fits       = {"LFE5UM5G": Fit(dict(lanes=16, columns=1, max_hidden=2048, kv_bytes=8192, fifo_bytes=4096))},
+    options    = dict(sys_clk_freq=75e6, bios_lto=True),
+    speedgrade = "800",
+)
+
+if __name__ == "__main__":
+    main(board=BOARD)
