@@ -3,7 +3,9 @@
 
 from importlib import import_module
 import inspect
+from pathlib import Path
 import pkgutil
+import traceback
 
 from ..accel.config import check
 from .integration import add_llama
@@ -86,7 +88,11 @@ def build_soc(board, base, arguments, core={}, debug=True, speedgrade=None, cont
     speedgrade: of the DRAM's timings. controller: fields of LiteDRAM's ControllerSettings. extras: `add_` methods of the SoC to call
     before (sdcard, spi_sdcard).
     """
-    soc = board_class(base, arguments.get("uart_name"), board.uart_pins, speedgrade, controller)(**arguments)
+    try:
+        soc = board_class(base, arguments.get("uart_name"), board.uart_pins, speedgrade, controller)(**arguments)
+    except (AssertionError, NotImplementedError) as error:   # How targets refuse what they are asked for.
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(f"{board.target} refuses its options: {str(error) or where.line} ({Path(where.filename).name}:{where.lineno})") from error
     for name in extras:
         getattr(soc, f"add_{name}")()
     check(hasattr(soc, "sdram"), f"{board.target} has no SDRAM as it is configured, the core needs one")

@@ -7,26 +7,32 @@ import pkgutil
 
 from ..accel.config import check
 
-# For an LFE5U-85F with DDR3 at 1:2, which gives 8 bytes a clock: 16 lanes take as many. (Block RAM is what a core for twice as much
-# would take too much of: each byte of a beat is a memory of its own.)
-ECP5_DDR3 = dict(lanes=16, columns=2, kv_bytes=16384, fifo_bytes=16384)
-
 
 @dataclass(frozen=True)
 class Fit:
     """What suits one of the FPGAs that a board comes with.
 
-    core:    fields of CoreConfig that differ from what suits the DRAM (soc.memory.suited_config).
-    options: defaults of LiteX's and the target's options, by their names as keywords (`sys_clk_freq`, `l2_size`).
-    debug:   whether the core's debug window is there.
+    core:       fields of CoreConfig that differ from what suits the DRAM (soc.memory.suited_config).
+    options:    defaults of LiteX's and the target's options, by their names as keywords (`sys_clk_freq`, `l2_size`).
+    debug:      whether the core's debug window is there.
     small_bios: LiteX's BIOS without its commands (soc/bios), in half the ROM.
     controller: fields of LiteDRAM's ControllerSettings that differ.
+    budget:     most that it may take of a resource (fields of ecp5.Usage), as a ratchet: soc.report fails above it.
     """
-    core:    dict = field(default_factory=dict)
-    options: dict = field(default_factory=dict)
-    debug:   bool = True
+    core:       dict = field(default_factory=dict)
+    options:    dict = field(default_factory=dict)
+    debug:      bool = True
     small_bios: bool = False
     controller: dict = field(default_factory=dict)
+    budget:     dict = field(default_factory=dict)
+
+
+# An LFE5U-85F with DDR3 at 1:2, which gives 8 bytes a clock: 16 lanes take as many. Core and SoC take at most 60 % of its block RAMs,
+# which is what there is least of: each byte of a beat is a memory of its own, and each column has its own activations.
+ECP5_DDR3 = Fit(
+    core   = dict(lanes=16, columns=2, kv_bytes=16384, fifo_bytes=16384),
+    budget = dict(luts=29_000, ffs=21_000, dp16kd=121, mult18x18d=57),
+)
 
 
 @dataclass(frozen=True)

@@ -60,10 +60,12 @@ def _litex_parser(board, platform, base, fit, defaults, prog):
     for field in fields(CoreConfig):
         ours.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=fit.core.get(field.name),
             help="of the core; None: what suits the DRAM")
+    parser.of_target = {}   # Without those that have our options' names: the target keeps its defaults.
     for name, value in target_options(base).items():
         option = "--" + name.replace("_", "-")
         if option in parser._option_string_actions:
             continue
+        parser.of_target[name] = value
         if isinstance(value, bool):
             parser.target_group.add_argument(option, action=argparse.BooleanOptionalAction, default=value)
         else:
@@ -102,9 +104,9 @@ def _on_trellis(soc):
 def make_soc(board, base, parser, args):
     """The SoC that the arguments ask for."""
     import inspect
-    from .board_soc import build_soc, target_options
+    from .board_soc import build_soc
     arguments = dict(parser.soc_argdict)
-    arguments.update({name: getattr(args, name) for name in target_options(base)})
+    arguments.update({name: getattr(args, name) for name in parser.of_target})
     if "toolchain" in inspect.signature(base.__init__).parameters:
         arguments["toolchain"] = args.toolchain
     fit   = board.fit(getattr(args, board.choice) if board.choice else None)
@@ -141,13 +143,16 @@ def _log(path):
 
 def generate(soc, parser, small_bios):
     """Write the gateware's sources and compile the software (unless told not to) into the output folder; returns LiteX's Builder."""
+    import litex
     from .board_software import BoardBuilder
     builder = BoardBuilder(soc, **parser.builder_argdict)
     builder.small_bios = small_bios
     output  = Path(builder.output_dir)
     here    = os.getcwd()
-    # The BIOS contains the time of its build: always the same, so that equal sources give equal bits.
+    # The BIOS contains the time of its build, and the revision of the checkout that LiteX is installed in: not here, so that equal
+    # sources give equal bits.
     os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
+    os.environ.setdefault("GIT_CEILING_DIRECTORIES", str(Path(litex.__file__).parent.parent))
     try:
         with _log(output/"litex.log"):
             builder.build(**parser.toolchain_argdict | dict(run=False))
@@ -197,31 +202,33 @@ def compile_gateware(soc, builder, args):
     tools.require("yosys", *([] if args.estimate else ["nextpnr-ecp5", "ecppack"]))
     flow  = Trellis(builder.gateware_dir, soc.build_name)
     cells = flow.synthesise()
+    used  = ecp5.usage(cells)
     core  = getattr(soc, "llama", None)
     _say("\n".join(estimate_lines(cells, part, core and core.config)))
-    if args.estimate:
-        return True
-    ecp5.check_fits(ecp5.usage(cells), part, "the SoC with the core")
+    if not args.estimate:
+        ecp5.check_fits(used, part, "the SoC with the core")
     results = {}
-    for seed in _seeds(args.seeds):
+    for seed in dict.fromkeys(flow.placed() + ([] if args.estimate else _seeds(args.seeds))):
         results[seed] = flow.place(seed)
         _say(f"seed {seed}: " + ", ".join(f"{name} {c['achieved']:.1f} MHz of {c['constraint']:.1f}" for name, c in results[seed].items()))
-    slack = {seed: min(c["achieved"]/c["constraint"] for c in clocks.values()) for seed, clocks in results.items()}
-    best  = max(slack, key=slack.get)
-    _say(f"seed {best} is the fastest: {flow.pack(best)}")
-    facts = dict(board=args.board, part=part, sys_clk_freq=soc.sys_clk_freq, usage=vars(ecp5.usage(cells)), clocks=results,
-        seconds=flow.seconds, config=core and vars(core.config))
+    facts = dict(board=args.board, part=part, sys_clk_freq=soc.sys_clk_freq, usage=vars(used), clocks=results, seconds=flow.seconds,
+        config=core and vars(core.config), options=args.options)
     Path(builder.output_dir, "report.json").write_text(json.dumps(facts, indent=2) + "\n")
-    failed = [seed for seed, share in slack.items() if share < 1]
+    if args.estimate:
+        return True
+    share = {seed: min(c["achieved"]/c["constraint"] for c in clocks.values()) for seed, clocks in results.items()}
+    best  = max(share, key=share.get)
+    _say(f"seed {best} is the fastest: {flow.pack(best)}")
+    failed = [str(seed) for seed in share if share[seed] < 1]
     if failed:
-        _say(f"clock missed at seed {', '.join(map(str, failed))}")
-    return best not in failed
+        _say(f"clock missed at seed {', '.join(failed)}")
+    return share[best] >= 1
 
 
 def build(argv, board=None, prog="litellama build"):
     """Build what the arguments ask for; returns the exit status."""
     board, base, parser, args = parse(argv, board, prog)
-    args.board = board.name
+    args.board, args.options = board.name, " ".join(argv)
     _seeds(args.seeds)
     with tools.on_path():
         soc     = make_soc(board, base, parser, args)

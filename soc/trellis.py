@@ -71,14 +71,24 @@ class Trellis:
         self._step("yosys", self._netlist_key, self._yosys, f"{self.name}.json")
         return ecp5.cells(self.folder/f"{self.name}.json", self.name)
 
+    def _placing(self, seed):
+        """(command, key, report) of placing with `seed`."""
+        report  = f"seed{seed}.json"
+        command = [*self._pnr, "--seed", str(seed), "--textcfg", f"seed{seed}.config", "--report", report, "--timing-allow-fail"]
+        return command, digest(self._netlist_key, " ".join(command), _plain(self.folder/f"{self.name}.lpf")), report
+
     def place(self, seed):
         """Place and route with `seed`: clock -> {achieved, constraint} in MHz."""
         self.synthesise()
-        report  = f"seed{seed}.json"
-        command = [*self._pnr, "--seed", str(seed), "--textcfg", f"seed{seed}.config", "--report", report, "--timing-allow-fail"]
-        self._step(f"seed{seed}", digest(self._netlist_key, " ".join(command), _plain(self.folder/f"{self.name}.lpf")), command, report)
+        command, key, report = self._placing(seed)
+        self._step(f"seed{seed}", key, command, report)
         clocks  = json.loads((self.folder/report).read_text())["fmax"]
         return {name: clock for name, clock in clocks.items() if clock["constraint"]}
+
+    def placed(self):
+        """Seeds that this very design was placed with before."""
+        stamps = {int(path.name[4:-10]): json.loads(path.read_text()) for path in self.folder.glob("seed*.done.json")}
+        return sorted(seed for seed, stamp in stamps.items() if stamp["key"] == self._placing(seed)[1])
 
     def pack(self, seed):
         """Path of the bitstream of a placed seed."""

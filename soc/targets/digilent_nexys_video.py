@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Nexys Video: XC7A200T, DDR3 of 16 bits, 512 MB."""
 
-from ..boards import Board, Fit
+from ..boards import Board
 from ..build import main
 
 BOARD = Board(

@@ -15,13 +15,14 @@ SMALLEST = Fit(
     debug      = False,
     small_bios = True,
     controller = dict(cmd_buffer_depth=1),
+    budget     = dict(luts=24_000, ffs=16_500, dp16kd=54, mult18x18d=25),
 )
 
 BOARD = Board(
     target     = "litex_boards.targets.gsd_orangecrab",
     about      = "LFE5U-25F or -85F, 128 MB DDR3",
     choice     = "device",
-    fits       = {"85F": Fit(ECP5_DDR3), "25F": SMALLEST},
+    fits       = {"85F": ECP5_DDR3, "25F": SMALLEST},
     options    = dict(sys_clk_freq=48e6, bios_lto=True),
     speedgrade = "800",
     uart_pins  = ("GPIO:1", "GPIO:0", "LVCMOS33"),

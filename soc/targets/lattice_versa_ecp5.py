@@ -9,7 +9,10 @@ BOARD = Board(
     target     = "litex_boards.targets.lattice_versa_ecp5",
     about      = "LFE5UM5G-45F, 128 MB DDR3",
     choice     = "device",
-    fits       = {"LFE5UM5G": Fit(dict(lanes=16, columns=1, max_hidden=2048, kv_bytes=8192, fifo_bytes=4096))},
+    fits       = {"LFE5UM5G": Fit(
+        core   = dict(lanes=16, columns=1, max_hidden=2048, kv_bytes=8192, fifo_bytes=4096),
+        budget = dict(luts=27_000, ffs=19_000, dp16kd=98, mult18x18d=37),
+    )},
     options    = dict(sys_clk_freq=75e6, bios_lto=True),
     speedgrade = "800",
 )

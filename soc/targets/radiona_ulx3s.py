@@ -8,7 +8,10 @@ BOARD = Board(
     target  = "litex_boards.targets.radiona_ulx3s",
     about   = "LFE5U-85F, 32 MB SDR",
     choice  = "device",
-    fits    = {"LFE5U-85F": Fit(dict(lanes=8, kv_bytes=16384, fifo_bytes=8192))},
+    fits    = {"LFE5U-85F": Fit(
+        core   = dict(lanes=8, columns=2, kv_bytes=16384, fifo_bytes=8192),
+        budget = dict(luts=26_000, ffs=19_200, dp16kd=124, mult18x18d=53),
+    )},
     options = dict(sys_clk_freq=50e6, bios_lto=True),
 )
 

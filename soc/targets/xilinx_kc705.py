@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """KC705: XC7K325T, DDR3 of 64 bits, 1 GB."""
 
-from ..boards import Board, Fit
+from ..boards import Board
 from ..build import main
 
 BOARD = Board(

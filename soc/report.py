@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The tables of soc/README.md, made by the commands that they state.
+
+    python3 -m litellama.soc.report elaborate              every board, and five other targets: generated, linted
+    python3 -m litellama.soc.report estimate [BOARD ...]   ECP5 boards: synthesis, a few minutes each
+    python3 -m litellama.soc.report build [BOARD ...] --seeds 1,2,3    place and route, 10 to 25 CPU-minutes a seed
+    python3 -m litellama.soc.report show                   the tables from what was run so far
+    python3 -m litellama.soc.report write                  ... into soc/README.md
+
+What was run is kept in the cache; nothing is run twice for the same design and seed, so `build` can be stopped and go on another
+day. `estimate` and `build` fail if a board takes more than its budget or misses its clock.
+"""
+
+import argparse
+import json
+from pathlib import Path
+import re
+import subprocess
+import sys
+import time
+
+from ..accel.config import check
+from . import ecp5
+from .boards import get_board, known
+from .cache import cache_folder
+from .lint import lint
+
+README = Path(__file__).absolute().parent/"README.md"
+OTHERS = ("trellisboard", "digilent_genesys2", "digilent_arty_s7", "terasic_de0nano", "qmtech_wukong")   # By the generic path.
+
+
+def variants():
+    """(board's name, FPGA, Board) of each build, those for ECP5 by their size first."""
+    return [(name, fpga, get_board(name)) for name in known() for fpga in get_board(name).fits]
+
+
+def _folder(name, fpga):
+    return cache_folder()/"boards"/"-".join(filter(None, (name, fpga)))
+
+
+def _run(name, fpga, *options):
+    """Run `litellama build` for one of them; returns (status, what it printed)."""
+    board  = get_board(name)
+    choice = [f"--{board.choice}", fpga] if board.choice else []
+    folder = _folder(board.name, fpga)
+    folder.mkdir(parents=True, exist_ok=True)
+    done   = subprocess.run([sys.executable, "-m", "litellama.host", "build", "--board", name, *choice, *options, "--output-dir",
+        str(folder)], capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def elaborate():
+    """Generate and lint every board and the other targets; 1 if one fails."""
+    results = {}
+    for name, fpga, _ in [*variants(), *((f"litex_boards.targets.{name}", "", None) for name in OTHERS)]:
+        begin = time.monotonic()
+        status, text = _run(name, fpga, "--no-compile")
+        short, folder = name.rpartition(".")[2], _folder(name.rpartition(".")[2], fpga)
+        faults = [text.strip().splitlines()[-1]] if status else []
+        if not status:
+            (verilog,) = [path for path in (folder/"gateware").glob("*.v") if path.name != "lint_stubs.v"]
+            faults     = lint(folder/"gateware", verilog.stem)
+        results[f"{short} {fpga}".strip()] = dict(faults=faults, seconds=round(time.monotonic() - begin), generic=short != name)
+        print(f"{short} {fpga}: {'; '.join(faults) or 'no complaint'}", flush=True)
+    _folder("elaborate", "").mkdir(parents=True, exist_ok=True)
+    (_folder("elaborate", "")/"report.json").write_text(json.dumps(results, indent=2) + "\n")
+    return int(any(result["faults"] for result in results.values()))
+
+
+def _reports():
+    """(name, fpga, Fit, report.json of the last build) of those boards that were synthesised."""
+    for name, fpga, board in variants():
+        path = _folder(name, fpga)/"report.json"
+        if path.exists():
+            yield name, fpga, board.fit(fpga), json.loads(path.read_text())
+
+
+def over_budget(names=()):
+    """What is above a board's budget or misses its clock, in words."""
+    faults = []
+    for name, fpga, fit, report in _reports():
+        if not names or name in names:
+            for key, limit in fit.budget.items():
+                if report["usage"][key] > limit:
+                    faults.append(f"{name} {fpga}: {report['usage'][key]} {ecp5.NAMES[key]}, budget {limit}")
+            faults += [f"{name} {fpga}: seed {seed}: {clock['achieved']:.1f} MHz of {clock['constraint']:.1f}"
+                for seed, clocks in report["clocks"].items() for clock in clocks.values() if clock["achieved"] < clock["constraint"]]
+    return faults
+
+
+def _sys_clock(clocks):
+    """The system's clock among those of one placement: that of most of the design has `sys` in its name."""
+    found = [clock for name, clock in clocks.items() if re.search(r"sys(?!2x)", name)]
+    return found[0] if found else next(iter(clocks.values()))
+
+
+def resources_table():
+    """Markdown: what each ECP5 board takes, its clock at the seeds that were run, time and command."""
+    rows = ["| board | core: lanes, columns, ports | LUT | FF | DP16KD | MULT18X18D | MHz asked | reached, by seed | CPU s: yosys, a seed | command |",
+        "|---|---|---|---|---|---|---|---|---|---|"]
+    for name, fpga, _, report in _reports():
+        has    = ecp5.device(report["part"])
+        cells  = [f"{value:,} ({100*value/getattr(has, key):.0f} %)" for key, value in report["usage"].items()]
+        core   = report["config"]
+        clocks = [f"{seed}: {_sys_clock(c)['achieved']:.1f}" for seed, c in report["clocks"].items()]
+        placed = [s["cpu"] for step, s in report["seconds"].items() if step.startswith("seed")]
+        times  = f"{report['seconds']['yosys']['cpu']}, {round(sum(placed)/len(placed)) if placed else '-'}"
+        options = re.sub(r" *(--output-dir \S+|--estimate)", "", report["options"])
+        rows.append(f"| {name}, {report['part']} | {core['lanes']}, {core['columns']}, {core['ports']} | {' | '.join(cells)} "
+            f"| {report['sys_clk_freq']/1e6:.0f} | {', '.join(clocks) or 'not run'} | {times} | `litellama build {options}` |")
+    return rows
+
+
+def elaborate_table():
+    """Markdown: boards and targets that were generated and linted."""
+    path = _folder("elaborate", "")/"report.json"
+    rows = ["| board | Verilator | seconds |", "|---|---|---|"]
+    for name, result in (json.loads(path.read_text()) if path.exists() else {}).items():
+        target = f"`--board litex_boards.targets.{name}`" if result["generic"] else name
+        rows.append(f"| {target} | {'; '.join(result['faults']) or 'no complaint'} | {result['seconds']} |")
+    return rows
+
+
+TABLES = dict(resources=resources_table, elaborate=elaborate_table)
+
+
+def write():
+    """Put the tables into soc/README.md, between their marks."""
+    text = README.read_text()
+    for name, table in TABLES.items():
+        begin, end = f"<!-- report: {name} -->\n", f"<!-- end: {name} -->"
+        check(begin in text and end in text, f"{README.name} has no marks for the table {name}")
+        head, _, rest = text.partition(begin)
+        text = head + begin + "\n".join(table()) + "\n" + end + rest.partition(end)[2]
+    README.write_text(text)
+
+
+def main(argv=None):
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python3 -m litellama.soc.report", description=__doc__.split("\n\n")[0])
+    parser.add_argument("command", choices=("elaborate", "estimate", "build", "show", "write"))
+    parser.add_argument("boards", nargs="*", help="default: all for ECP5")
+    parser.add_argument("--seeds", default="1,2,3")
+    args = parser.parse_args(argv)
+    if args.command == "elaborate":
+        return elaborate()
+    if args.command in ("estimate", "build"):
+        status = 0
+        for name, fpga, board in variants():
+            if name in args.boards if args.boards else "LFE5U" in board.about:
+                options    = ["--estimate"] if args.command == "estimate" else ["--seeds", args.seeds]
+                code, text = _run(name, fpga, *options)
+                status    |= code
+                print(text, end="", flush=True)
+        faults = over_budget(args.boards)
+        print("\n".join(faults))
+        return int(bool(status or faults))
+    if args.command == "write":
+        write()
+    for table in TABLES.values():
+        print("\n".join(table()) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

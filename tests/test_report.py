@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The tables of soc/README.md from what was built: cells, budgets, missed clocks, the marks."""
+
+import json
+
+import pytest
+
+from litellama.soc import report
+
+FACTS = dict(part="LFE5UM5G-85F-8BG554I", sys_clk_freq=75e6, usage=dict(luts=28000, ffs=20000, dp16kd=121, mult18x18d=57),
+    clocks={"1": {"$glbnet$sys_clk": dict(achieved=80.04, constraint=75), "por": dict(achieved=300, constraint=100)}},
+    seconds=dict(yosys=dict(cpu=100, wall=120), seed1=dict(cpu=900, wall=1000)), config=dict(lanes=16, columns=2, ports=2),
+    options="--board lambdaconcept_ecpix5 --device 85F --seeds 1 --output-dir X")
+
+
+@pytest.fixture
+def built(tmp_path, monkeypatch):
+    """Writes a report of the ECPIX-5 with other facts."""
+    monkeypatch.setenv("LITELLAMA_CACHE", str(tmp_path))
+    def write(**facts):
+        folder = tmp_path/"boards/lambdaconcept_ecpix5-85F"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder/"report.json").write_text(json.dumps(FACTS | facts))
+    return write
+
+
+def test_resources(built):
+    """One row a build, with shares of the device, the system's clock by seed, CPU time and command."""
+    assert len(report.resources_table()) == 2
+    built()
+    (row,) = report.resources_table()[2:]
+    assert row == "| lambdaconcept_ecpix5, LFE5UM5G-85F-8BG554I | 16, 2, 2 | 28,000 (33 %) | 20,000 (24 %) | 121 (58 %) | 57 (37 %) | 75 " \
+        "| 1: 80.0 | 100, 900 | `litellama build --board lambdaconcept_ecpix5 --device 85F --seeds 1` |"
+    built(clocks={})
+    assert "| not run | 100, 900 |" in report.resources_table()[2]
+
+
+def test_over_budget(built):
+    """A resource above the board's budget, and any clock that is missed, are named with value and limit."""
+    built()
+    assert report.over_budget() == []
+    built(usage=FACTS["usage"] | dict(dp16kd=300), clocks={"2": {"sys": dict(achieved=74.9, constraint=75)}})
+    memory, clock = report.over_budget(["lambdaconcept_ecpix5"])
+    assert memory.startswith("lambdaconcept_ecpix5 85F: 300 block RAMs (DP16KD), budget ")
+    assert clock == "lambdaconcept_ecpix5 85F: seed 2: 74.9 MHz of 75.0"
+    assert report.over_budget(["gsd_orangecrab"]) == []
+
+
+def test_every_ecp5_build_has_a_budget():
+    """Within its device, and 60 % of an 85F."""
+    for name, fpga, board in report.variants():
+        if "LFE5U" in board.about:
+            budget = board.fit(fpga).budget
+            assert set(budget) == {"luts", "ffs", "dp16kd", "mult18x18d"}, name
+            has = report.ecp5.DEVICES["45F" if "versa" in name else fpga[-3:]]
+            assert all(value <= (0.6 if has is report.ecp5.DEVICES["85F"] else 1)*getattr(has, key) for key, value in budget.items()), name
+
+
+def test_write(built, tmp_path, monkeypatch):
+    """Tables go between their marks, again and again."""
+    text = "a\n<!-- report: resources -->\nold\n<!-- end: resources -->\nb\n<!-- report: elaborate -->\n<!-- end: elaborate -->\nc\n"
+    (tmp_path/"README.md").write_text(text)
+    monkeypatch.setattr(report, "README", tmp_path/"README.md")
+    built()
+    for _ in range(2):
+        report.write()
+        lines = (tmp_path/"README.md").read_text().splitlines()
+        assert "old" not in lines and lines[0] == "a" and lines[-1] == "c" and sum("ecpix5" in line for line in lines) == 1
+
+
+def test_the_readme_has_the_marks():
+    """Both of each table."""
+    text = report.README.read_text()
+    for name in report.TABLES:
+        assert text.count(f"<!-- report: {name} -->\n") == text.count(f"<!-- end: {name} -->") == 1
