@@ -193,13 +193,14 @@ def compile_gateware(soc, builder, args):
     """Run the toolchain: yosys, nextpnr for each seed and ecppack on ECP5, LiteX's own script elsewhere. True if all is met."""
     part = soc.platform.device
     if not _on_trellis(soc):
-        check(not args.estimate, f"--estimate is for ECP5, {part} is none")
         os.chdir(builder.gateware_dir)
         toolchain = soc.platform.toolchain
-        toolchain.run_script(toolchain.build_script())
+        try:
+            toolchain.run_script(toolchain.build_script())
+        except OSError as error:   # LiteX's word for a tool that is missing or failed.
+            raise ValueError(f"{type(toolchain).__name__}: {error}") from error
         return True
     from .trellis import Trellis
-    tools.require("yosys", *([] if args.estimate else ["nextpnr-ecp5", "ecppack"]))
     flow  = Trellis(builder.gateware_dir, soc.build_name)
     cells = flow.synthesise()
     used  = ecp5.usage(cells)
@@ -232,6 +233,9 @@ def build(argv, board=None, prog="litellama build"):
     _seeds(args.seeds)
     with tools.on_path():
         soc     = make_soc(board, base, parser, args)
+        if _on_trellis(soc) and not (args.no_compile or args.no_compile_gateware):
+            tools.require("yosys", *([] if args.estimate else ["nextpnr-ecp5", "ecppack"]))
+        check(_on_trellis(soc) or not args.estimate, f"--estimate is for ECP5, {soc.platform.device} is none")
         builder = generate(soc, parser, soc.small_bios)
         _say(f"sources: {builder.gateware_dir}")
         if builder.firmware:

@@ -52,9 +52,11 @@ def intended_memories(config):
         """`width` bits, written `write_width` at a time."""
         shapes = [(1 << 14 - i, w) for i, w in enumerate((1, 2, 4, 9, 18))] + ([] if true_dual else [(512, 36)])
         part   = write_width or width
-        return width//part*min(ceil_div(depth, d)*ceil_div(part, w) for d, w in shapes)
+        single = width//part*min(ceil_div(depth, d)*ceil_div(part, w) for d, w in shapes)
+        return min(single, ceil_div(width, 2*part)*ceil_div(depth, 1024)) if part < 9 else single   # Two bytes, each with its enable.
     c, beat = config, config.beat_bytes*8
     depth   = c.activation_regions[-1]
+    rope    = blocks(32, c.max_head_dim//2) if c.max_head_dim > 64 else 0   # So small a one goes to distributed RAM.
     return {
         "llama_keys":           blocks(beat, c.kv_bytes//c.beat_bytes, 8, True),
         "llama_values":         blocks(beat, c.kv_bytes//c.beat_bytes, 8, True),
@@ -66,8 +68,8 @@ def intended_memories(config):
         "llama_row_sums":       c.columns*blocks(58, c.max_head_dim),
         "llama_scores":         blocks(32, c.columns*c.max_context),
         "llama_kv_buffer":      blocks(32, 2*c.max_head_dim),
-        "llama_rope_cosine":    blocks(32, c.max_head_dim//2),
-        "llama_rope_sine":      blocks(32, c.max_head_dim//2),
+        "llama_rope_cosine":    rope,
+        "llama_rope_sine":      rope,
         "llama_function_table": 5,
         "prefetch":             c.ports*blocks(PORT_BITS + 2, max(16, c.fifo_bytes*8//PORT_BITS//c.ports)),
         "quants":               blocks(beat + 5, 512),

@@ -62,6 +62,8 @@ def test_mistakes_are_told_in_one_line(capsys):
     assert "nonesuch" in fails(capsys, "--board", "nonesuch")
     assert "no target nonesuch" in fails(capsys, "--board", "litex_boards.targets.nonesuch")
     assert "--device of gsd_orangecrab is '12F', must be one of 85F, 25F" in fails(capsys, "--board", "gsd_orangecrab", "--device", "12F")
+    assert "--estimate is for ECP5, xc7a35t" in fails(capsys, "--board", "digilent_arty", "--estimate")
+    assert "refuses its options: assert revision" in fails(capsys, "--board", "gsd_orangecrab", "--revision", "9")
     assert "--seeds is '1,x'" in fails(capsys, "--board", "gsd_orangecrab", "--seeds", "1,x")
 
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The default core fits its budgets on ECP5, and its memories are what they are meant to be (synthesis only)."""
+"""The default core and the smallest one fit their budgets on ECP5, and their memories are what they are meant to be (synthesis only)."""
 
 import pytest
 
 from litellama.accel.config import CoreConfig
 from litellama.soc import synthesis
+from litellama.soc.boards import get_board
 
 # What it takes, as a ratchet: lower a budget when the core gets smaller. The goal is 20,000 LUTs and 64 multipliers.
 BUDGET = dict(luts=19_600, ffs=17_900, dp16kd=117, mult18x18d=49, dpr16x4=240)
@@ -25,6 +26,17 @@ def test_memories_are_as_intended(core):
 def test_budget(core, name):
     """No resource is above its budget."""
     assert getattr(core, name) <= BUDGET[name], f"{name}: {getattr(core, name)}"
+
+
+# The LFE5U-25F's: what the SoC leaves of 24,288 LUTs, 56 block RAMs, 28 multipliers.
+SMALLEST = dict(luts=17_400, ffs=14_000, dp16kd=43, mult18x18d=25, dpr16x4=250)
+
+
+def test_smallest_core():
+    """The core of the smallest board is within its budget, with its memories where they should be."""
+    core = synthesis.resources(CoreConfig(**get_board("gsd_orangecrab").fit("25F").core))
+    assert core.faults == []
+    assert {name: getattr(core, name) for name, budget in SMALLEST.items() if getattr(core, name) > budget} == {}
 
 
 def test_fault_is_found(core, monkeypatch):
