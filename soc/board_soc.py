@@ -92,7 +92,8 @@ def build_soc(board, base, arguments, core={}, debug=True, speedgrade=None, cont
         soc = board_class(base, arguments.get("uart_name"), board.uart_pins, speedgrade, controller)(**arguments)
     except (AssertionError, NotImplementedError) as error:   # How targets refuse what they are asked for.
         where = traceback.extract_tb(error.__traceback__)[-1]
-        raise ValueError(f"{board.target} refuses its options: {str(error) or where.line} ({Path(where.filename).name}:{where.lineno})") from error
+        place = f"{Path(where.filename).name}:{where.lineno}"
+        raise ValueError(f"{board.target} refuses its options: {str(error) or where.line} ({place})") from error
     for name in extras:
         getattr(soc, f"add_{name}")()
     check(hasattr(soc, "sdram"), f"{board.target} has no SDRAM as it is configured, the core needs one")

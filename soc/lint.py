@@ -12,7 +12,8 @@ _INSTANCE = re.compile(r"^(\w+) (?:#\(\n(.*?)\n\) )?(\w+)\s*\(\n(.*?)\n\);", re.
 
 def stubs(text, others=()):
     """Empty modules, as Verilog, for all that LiteX's `text` instantiates and neither it nor `others` define."""
-    defined, ports, parameters = {name for t in (text, *others) for name in re.findall(r"^\s*module (\w+)", t, re.M)}, {}, {}
+    defined = {name for t in (text, *others) for name in re.findall(r"^\s*module (\w+)", t, re.M)}
+    used, parameters = {}, {}
     for name, given, _, body in _INSTANCE.findall(text):
         if name in ("module", *defined):
             continue
@@ -21,13 +22,13 @@ def stubs(text, others=()):
             if found := re.search(r"// (Input|Output|InOut)s", line):
                 kind = "output" if found.group(1) == "Output" else "input"   # (Verilator has no tristate of this kind.)
             elif found := re.match(r"\s*\.(\w+)\s*\(", line):
-                ports.setdefault(name, {})[found.group(1)] = kind
+                used.setdefault(name, {})[found.group(1)] = kind
         parameters.setdefault(name, set()).update(re.findall(r"^\s*\.(\w+)", given or "", re.M))
     lines = []
-    for name, its in ports.items():
+    for name, its in used.items():
         given  = ", ".join(f"parameter {p} = 0" for p in sorted(parameters[name]))
-        lines += [f"module {name} {'#(' + given + ') ' if given else ''}(" + ", ".join(f"{kind} [255:0] {port}" for port, kind in its.items())
-            + ");", "endmodule"]
+        ports  = ", ".join(f"{kind} [255:0] {port}" for port, kind in its.items())
+        lines += [f"module {name} {'#(' + given + ') ' if given else ''}({ports});", "endmodule"]
     return "\n".join(["/* verilator lint_off DECLFILENAME */", *lines, ""])
 
 

@@ -96,8 +96,9 @@ def _sys_clock(clocks):
 
 def resources_table():
     """Markdown: what each ECP5 board takes, its clock at the seeds that were run, time and command."""
-    rows = ["| board | core: lanes, columns, ports | LUT | FF | DP16KD | MULT18X18D | MHz asked | reached, by seed | CPU s: yosys, a seed | command |",
-        "|---|---|---|---|---|---|---|---|---|---|"]
+    heads = ("board", "core: lanes, columns, ports", "LUT", "FF", "DP16KD", "MULT18X18D", "MHz asked", "reached, by seed",
+        "CPU s: yosys, a seed", "command")
+    rows  = [f"| {' | '.join(heads)} |", "|---"*len(heads) + "|"]
     for name, fpga, _, report in _reports():
         has    = ecp5.device(report["part"])
         cells  = [f"{value:,} ({100*value/getattr(has, key):.0f} %)" for key, value in report["usage"].items()]

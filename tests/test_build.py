@@ -131,7 +131,8 @@ def test_steps_are_done_once(tmp_path):
             "t.config --25k --timing-allow-fail --seed 1\necppack t\n"}.items():
         (tmp_path/name).write_text(text)
     tool = "#!/bin/sh\necho $0 $* >> calls\nfor i; do [ $i = seed3.config ] && echo ERROR: too big && exit 1; done\n" \
-        "echo '{\"fmax\": {\"sys\": {\"achieved\": 80, \"constraint\": 75}}}' > seed1.json; cp seed1.json seed2.json; touch seed1.config t.bit\n"
+        "echo '{\"fmax\": {\"sys\": {\"achieved\": 80, \"constraint\": 75}}}' > seed1.json\n" \
+        "cp seed1.json seed2.json; touch seed1.config t.bit\n"
     flow = trellis.Trellis(tmp_path, "t")
     for command in (flow._yosys, flow._pnr, flow._pack):
         path = tmp_path/command[0]
