@@ -189,5 +189,6 @@ class LlamaFetch(LiteXModule):
                 fill.kind.eq(order.source.kind), left.eq(order.source.units << log2_int(unit_beats)),
                 to_weights.eq(order.source.kind == WEIGHTS), to_none.eq(order.source.kind == SCAN),
                 to_fill.eq(~order.source.kind[2]),
+                *([last.eq(order.source.units == 1)] if unit_beats == 1 else []),   # (Else the first beat is never the last.)
             ),
         ]
