@@ -191,5 +191,6 @@ class LlamaFetch(LiteXModule):
                 last.eq(only),
                 to_weights.eq(order.source.kind == WEIGHTS), to_none.eq(order.source.kind == SCAN),
                 to_fill.eq(~order.source.kind[2]),
+                *([last.eq(order.source.units == 1)] if unit_beats == 1 else []),   # (Else the first beat is never the last.)
             ),
         ]

@@ -12,7 +12,7 @@ from litellama.accel.image import write_image
 from litellama.firmware import constants as c
 from litellama.host.devices.base import DeviceError
 from litellama.host.devices.serial import SerialDevice
-from litellama.host.protocol import Client, Frame, FrameReader, Refused, encode, open_port, words
+from litellama.host.protocol import Client, Frame, FrameReader, Refused, encode, open_port, unpack, words
 from litellama.host.random_model import random_model
 from litellama.host.sampler import SamplerParams
 
@@ -226,6 +226,7 @@ def test_requests_during_a_run_are_refused_and_abort_is_obeyed():
     assert len(firmware.passes) == 6
     done = [f for f in got if f.type == c.GENERATE | c.ANSWER]
     assert len(done) == 1 and struct.unpack_from("<4I", done[0].payload) == (c.REASON_ABORT, 6, 2, 4)
+    assert unpack(c.DONE_FIELDS, done[0].payload).pass_cycles == 2 + 3 + 4   # (By position; the pass that was aborted led to no token.)
 
 
 def test_abort_during_the_prompt_and_while_idle():
