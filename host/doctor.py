@@ -16,6 +16,7 @@ import sys
 TOOLS = (
     ("make",                    "make",                     "builds"),
     ("g++",                     "g++",                      "the simulator"),
+    ("clang++-19",              "clang-19",                 "a faster simulator"),
     ("verilator",               "verilator",                "the simulator"),
     ("ccache",                  "ccache",                   "fast rebuilds of the simulator"),
     ("riscv64-unknown-elf-gcc", "gcc-riscv64-unknown-elf",  "the firmware"),
