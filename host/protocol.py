@@ -300,6 +300,7 @@ class Client:
         done.reason = c.REASON_ABORT
         if tokens:
             done.n_tokens, done.decode_cycles = len(tokens), sum(t.cycles or 0 for t in tokens[1:])
+            done.pass_cycles = None   # Not known of a part.
             end = position + done.n_prompt + len(tokens) - 1
             if done.position > end:
                 self.reset(end)
