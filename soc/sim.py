@@ -36,16 +36,15 @@ _GATEWARE = (ROOT.parent/"accel", ROOT)
 _VERSIONS = ("litex", "litedram", "migen", "pythondata-cpu-vexriscv")
 
 # --x-*: no randomised unknowns. Measured, simulated cycles per CPU second while SmolLM2's layers and a classifier stream, against
-# g++ 12 -O3: this (clang++-19 -O2 -march=native) +10 to +29 %; without -march=native +16 to +24 %, clang++-16 +17 %, clang++-14
-# -12 %, g++ -O2 0 to +3 %, with a profile 3 % more, -Os -33 %. Verilator 5.048: +8 % with g++, none with clang++-19. One evaluation
-# a cycle, clock enables in the arithmetic: within the noise, which is large: the same object files, linked otherwise, differ by
-# up to 20 %. Earlier: split functions -20 %, --flatten -8 %, LiteX's regular_comb -20 %.
+# g++ 12 -O3: this (clang++-19 -O2) +16 to +24 %, clang++-16 +17 %, clang++-14 -12 %, g++ -O2 0 to +3 %, with a profile 3 % more,
+# -Os -33 %; -march=native a few per cent more, but then what is built belongs to one machine. Verilator 5.048: +8 % with g++, none
+# with clang++-19. One evaluation a cycle, clock enables in the arithmetic: within the noise, which is large: the same object
+# files, linked otherwise, differ by up to 20 %. Earlier: split functions -20 %, --flatten -8 %, LiteX's regular_comb -20 %.
 _VERILATOR_FLAGS = ("-O3", "--cc", "--exe", "--top-module", "sim", "--prefix", "Vsim", "--Mdir", "obj_dir",
     "--x-assign", "fast", "--x-initial", "fast", "--noassert", "--unroll-count", "256",
     "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-COMBDLY")
 _COMPILERS  = ("clang++-19", "g++")   # The first that is there.
-_NATIVE     = "-march=native"
-_MAKE_FLAGS = (f"OPT_FAST=-O2 {_NATIVE}", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2")   # Slow: what runs once.
+_MAKE_FLAGS = ("OPT_FAST=-O2", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2")   # Slow: what runs once.
 _FIRMWARE = (".c", ".h", ".S", ".ld", ".py")
 # LiteX's own libraries that the firmware may link; boards have more, the firmware needs no more.
 _LIBRARIES = ("libc", "libcompiler_rt", "libbase")
@@ -86,12 +85,11 @@ def _ccache():
 
 
 def _compiler():
-    """Name of the C++ compiler that is used, and all that it defines: its version and this CPU's extensions among it."""
+    """Name of the C++ compiler that is used, and its version."""
     name = next(filter(shutil.which, _COMPILERS), _COMPILERS[-1])
     if not shutil.which(name):
         return name, ""   # _run() will say so, if it is needed.
-    command = [name, _NATIVE, "-dM", "-E", "-x", "c++", os.devnull]
-    return name, subprocess.run(command, capture_output=True, text=True).stdout
+    return name, subprocess.run([name, "--version"], capture_output=True, text=True).stdout
 
 
 # Software libraries -------------------------------------------------------------------------------
