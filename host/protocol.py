@@ -363,6 +363,10 @@ class Client:
         answer.signature = list(struct.unpack(f"<{len(answer.rest)//4}I", answer.rest))
         return answer
 
+    def fill(self, offset, n_bytes, pattern, seed, compare=False):
+        """Have the CPU write a PATTERN_* of `seed` to main_ram, behind the image, or compare what is there with it: FILL_FIELDS."""
+        return unpack(c.FILL_FIELDS, self.request(c.FILL, words(offset, n_bytes, pattern, seed, int(compare))))
+
     def baseline(self, token, position=0):
         """Decode one token by plain C on the device's CPU: BASELINE_FIELDS."""
         return unpack(c.BASELINE_FIELDS, self.request(c.BASELINE, words(token, position)))
