@@ -23,6 +23,14 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y --no-install-recommends $missing
 fi
+# Better to have: nothing ends if there is none.
+wished=$("$python" -I host/doctor.py --debian-wished)
+if [ -n "$wished" ] && command -v apt-get >/dev/null && apt-cache show $wished >/dev/null 2>&1; then
+    sudo=
+    [ "$(id -u)" = 0 ] || sudo="sudo -n"
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y --no-install-recommends $wished || true
+fi
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     { echo "$python is older than 3.11: set PYTHON to a newer one" >&2; exit 1; }

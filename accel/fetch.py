@@ -171,7 +171,6 @@ class LlamaFetch(LiteXModule):
 
         # Switch: what a command's beats are, and how many are left.
         unit_beats = UNIT_BYTES//config.beat_bytes
-        only       = order.source.units == 1 if unit_beats == 1 else 0   # A command of a single beat.
         left       = Signal(27 + log2_int(unit_beats))
         last       = Signal()                                      # left is 1,
         to_weights, to_fill, to_none = Signal(), Signal(), Signal()   # not 0: registers, because handshakes hang on them.
@@ -188,8 +187,8 @@ class LlamaFetch(LiteXModule):
             self.scanned.eq(self.dropped & last),
             If(order.source.valid & order.source.ready,
                 fill.kind.eq(order.source.kind), left.eq(order.source.units << log2_int(unit_beats)),
-                last.eq(only),
                 to_weights.eq(order.source.kind == WEIGHTS), to_none.eq(order.source.kind == SCAN),
                 to_fill.eq(~order.source.kind[2]),
+                *([last.eq(order.source.units == 1)] if unit_beats == 1 else []),   # (Else the first beat is never the last.)
             ),
         ]

@@ -17,9 +17,9 @@ RING_BYTES     = 4096   # Firmware's receive ring, and its send ring: a power of
 FRAME_TIMEOUTS = 20     # A frame that stands still for 1/20 s of the device's clock is given up.
 
 # Frame types: an answer is its request's type + ANSWER, or ERROR. TOKEN and PROGRESS come before the answer.
-HELLO, RESET, PREFILL, GENERATE, ABORT, STATS, PEEK, LOAD, VERIFY, BASELINE, RECALL, PROBE, SCAN = REQUESTS = range(1, 14)
+HELLO, RESET, PREFILL, GENERATE, ABORT, STATS, PEEK, LOAD, VERIFY, BASELINE, RECALL, PROBE, SCAN, FILL = REQUESTS = range(1, 15)
 REQUEST_NAMES = ("HELLO", "RESET", "PREFILL", "GENERATE", "ABORT", "STATS", "PEEK", "LOAD", "VERIFY", "BASELINE", "RECALL",
-    "PROBE", "SCAN")
+    "PROBE", "SCAN", "FILL")
 TOKEN, PROGRESS = 0x40, 0x41
 ANSWER          = 0x80
 ERROR           = 0xFF
@@ -47,12 +47,14 @@ STATS_FIELDS    = ("position", "passes", "bad_frames", "dropped_bytes", "overrun
 BASELINE_FIELDS = ("token", "logit_q16", "cycles_low", "cycles_high", "setup_cycles_low", "setup_cycles_high", "memory_bytes")
 PROBE_FIELDS    = ("cycles", *(f"counter_{i}" for i in range(N_COUNTERS)))
 SCAN_FIELDS     = ("cycles", *(f"counter_{i}" for i in range(N_COUNTERS)))   # Then the signature's words, one for 8 lanes.
+FILL_FIELDS     = ("n_wrong", "first", "bits", "cycles")   # Words that differ, where the first is, their wrong bits (all or-ed).
 PROGRESS_FIELDS = ("done", "total", "layer", "layers")   # layers is 0 where there is no pass.
 ERROR_FIELDS    = ("number", "value", "limit")
 
 REASON_STOP, REASON_LENGTH, REASON_ABORT = REASONS = range(1, 4)
 REGION_MAIN_RAM, REGION_DEBUG            = 0, 1    # Of PEEK.
 SCAN_MAIN_RAM, SCAN_IMAGE                = 0, 1    # Where a SCAN's offset counts from.
+PATTERN_CONSTANT, PATTERN_ADDRESS, PATTERN_MIXED = range(3)   # Of FILL.
 SIGNATURE_WORDS                          = 16      # Most words of a signature.
 PEEK_WORDS                               = 128     # Most words of one PEEK.
 STOP_MAX                                 = 16      # Most stop ids of one GENERATE.
@@ -116,6 +118,10 @@ ERRORS = {
     "SCAN_ALIGN":     (47, "scan begins or ends at byte {value:#x} of main_ram, must be a multiple of {limit}"),
     "SCAN_OFFSET":    (48, "scan begins at byte {value:#x} of main_ram, which has {limit:#x}"),
     "SCAN_BYTES":     (49, "scan of {value} bytes, must be 32 to {limit} from there on"),
+    "FILL_OFFSET":    (66, "fill begins at byte {value:#x} of main_ram, must be behind the image, {limit:#x} or more, and inside"),
+    "FILL_BYTES":     (67, "fill of {value} bytes, must be 32 to {limit} from there on"),
+    "FILL_ALIGN":     (68, "fill begins or ends at byte {value:#x} of main_ram, must be a multiple of {limit}"),
+    "PATTERN":        (69, "pattern {value} is unknown, the last one is {limit}"),
     "MAX_DIM":        (50, "model's dim (padded) is {value}, this core is built for at most {limit}"),
     "MAX_HIDDEN":     (51, "model's hidden (padded) is {value}, this core is built for at most {limit}"),
     "MAX_HEADS_DIM":  (52, "model's heads*head_dim is {value}, this core is built for at most {limit}"),

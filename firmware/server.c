@@ -11,6 +11,7 @@
 #include "image.h"
 #include "llama.h"
 #include "measure.h"
+#include "memtest.h"
 #include "protocol.h"
 #include "serial.h"
 #include "server.h"
@@ -295,6 +296,8 @@ static uint32_t serve(const struct frame *f)
 		return measure_probe(f);
 	case REQUEST_SCAN:
 		return measure_scan(f);
+	case REQUEST_FILL:
+		return memtest_fill(f);
 	case REQUEST_RECALL:
 		return serve_recall();
 	}

@@ -101,7 +101,8 @@ def main(argv=None):
     what.add_argument("--shape", metavar="SHAPE", help=f"random weights: {', '.join(SHAPES)}, or NAME:dim,hidden,layers,heads,kv_heads,"
         "head_dim,vocab")
     p.add_argument("--type", choices=TYPES, default="q4_0", help="of a shape's matrices; q4_1: with a Q8_0 head (default %(default)s)")
-    p.add_argument("--layers", type=int, help="layers of a shape that are built and measured (default: 2)")
+    p.add_argument("--layers", type=int, help="layers of a shape that are built and measured (default: 2, which tells a large model's "
+        "share to 1 %%; 8: to 0.1 %%)")
     p.add_argument("--context", help="positions, the token's own included (default: 256, or the model's)")
     p.add_argument("--memory", default="ddr3x16", help=f"DRAM of the SoC: {', '.join(MEMORIES)} (default %(default)s). Of shapes, "
         "contexts and memories comma-separated lists are measured in all combinations")

@@ -10,6 +10,7 @@ import secrets
 import sys
 
 from ..accel import image
+from ..accel.config import check
 from ..firmware.constants import REPEAT_LAST_MAX
 from .devices import open_device
 from .fetch import SOURCES, fetch_again
@@ -20,7 +21,9 @@ from .sampler import SamplerParams
 from .session import Session
 from .stoptext import StopText
 
-DEFAULT_TOKENS = 256
+DEFAULT_TOKENS  = 256
+SELFTEST_BYTES  = 1 << 18   # Seconds in simulation.
+SELFTEST_TOKENS = 8
 
 
 class _Parser(argparse.ArgumentParser):
@@ -77,7 +80,15 @@ def parser():
     score.add_argument("textfile", metavar="TEXTFILE", help="UTF-8 text; -: standard input")
     _model_options(score, "reference", "reference or float")
     score.add_argument("--json", action="store_true", help="print one JSON object")
-    for s, call in ((run, _run), (chat, _chat), (convert, _convert), (fetch, _fetch), (inspect, _inspect), (score, _score)):
+    selftest = sub.add_parser("selftest", help="test the hardware: memory, weights in it, arithmetic, counters")
+    _model_options(selftest, "sim", "sim, or what pyserial opens (/dev/ttyUSB1, socket://HOST:PORT)")
+    selftest.add_argument("--bytes", metavar="N", default=str(SELFTEST_BYTES),
+        help="DRAM behind the model to test, or all (default %(default)s)")
+    selftest.add_argument("--tokens", type=int, metavar="N", default=SELFTEST_TOKENS,
+        help="tokens to compare with the twin's (default %(default)s)")
+    selftest.add_argument("--json", action="store_true", help="print one JSON object")
+    for s, call in ((run, _run), (chat, _chat), (convert, _convert), (fetch, _fetch), (inspect, _inspect), (score, _score),
+            (selftest, _selftest)):
         s.set_defaults(call=call)
     sub.add_parser("doctor", help="what is needed, what was found, how to install the rest", add_help=False)
     sub.add_parser("bench", help="measure", add_help=False)
@@ -227,6 +238,16 @@ def _score(args):
             logprobs=[round(float(p), 6) for p in s.logprobs], model=args.model, device=args.device)))
     else:
         print(f"tokens {len(s.token_ids)}\nnll {s.nll:.4f}\nperplexity {s.perplexity:.4f}")
+
+
+def _selftest(args):
+    """Sub-command selftest."""
+    from .selftest import report, selftest
+    check(args.bytes == "all" or args.bytes.isdigit(), f"--bytes is {args.bytes!r}, must be a number or all")
+    model = open_model(args.model)
+    with open_device(args.device) as device:
+        device.load(model, Progress("model bytes sent"))
+        return report(selftest(device, model, None if args.bytes == "all" else int(args.bytes), args.tokens), args.json)
 
 
 def _forward(name, argv):

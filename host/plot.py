@@ -45,6 +45,11 @@ def _unique(items):
     return list(dict.fromkeys(items))
 
 
+def _below(ax):
+    """The legend, where no data is."""
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=3, frameon=False)
+
+
 def roofline(ax, reports):
     """Bytes a cycle that each model's tokens use of each memory, between nothing and the memory's ceiling and peak. Of several
     contexts the longest counts."""
@@ -65,11 +70,14 @@ def roofline(ax, reports):
         for at, r in zip(x, here):
             ax.annotate(f"{100*r['mbu']:.0f} %", (at, r["mbu"]*r["peak_bytes_per_cycle"]), textcoords="offset points", xytext=(0, -12),
                 ha="center", fontsize=7)
+    used = [r["mbu"]*r["peak_bytes_per_cycle"] for r in reports]
     ax.set_yscale("log", base=2)
+    ax.set_ylim(min(used)/1.4, max(r["peak_bytes_per_cycle"] for r in reports)*1.2)
+    ax.yaxis.set_major_formatter("{x:g}")
     ax.set_xticks(range(len(memories)), memories)
     ax.set_ylabel("bytes a cycle")
     ax.set_title("Share of the memory (labels: of its peak)")
-    ax.legend(fontsize=7)
+    _below(ax)
 
 
 def by_width(ax, reports):
@@ -86,7 +94,7 @@ def by_width(ax, reports):
     ax.set_xlabel("port: peak bytes a cycle")
     ax.set_ylabel("cycles per token")
     ax.set_title("Port width (dotted: all bytes at peak)")
-    ax.legend(fontsize=7)
+    _below(ax)
 
 
 def by_context(ax, reports):
@@ -109,11 +117,12 @@ def by_context(ax, reports):
         if len(series) > 1:
             ax.annotate(f"{name_of(r)}, {r['memory']}", (left + width, r["cycles_per_token"]), textcoords="offset points", xytext=(0, 2),
                 ha="center", fontsize=5, rotation=90)
+    ax.margins(y=0.35 if len(series) > 1 else 0.05)   # (Room for the names.)
     ax.set_xticks(range(len(contexts)), contexts)
     ax.set_xlabel("context, positions")
     ax.set_ylabel("cycles per token")
     ax.set_title("Context (left: by stage, right: by stream)" + ("" if len(series) > 1 else f"\n{series[0][0]}, {series[0][1]}"))
-    ax.legend(fontsize=7)
+    _below(ax)
 
 
 def draw(reports, path):

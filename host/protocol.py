@@ -300,6 +300,7 @@ class Client:
         done.reason = c.REASON_ABORT
         if tokens:
             done.n_tokens, done.decode_cycles = len(tokens), sum(t.cycles or 0 for t in tokens[1:])
+            done.pass_cycles = None   # Not known of a part.
             end = position + done.n_prompt + len(tokens) - 1
             if done.position > end:
                 self.reset(end)
@@ -361,6 +362,10 @@ class Client:
         answer           = unpack(c.SCAN_FIELDS, self.request(c.SCAN, words(place, offset, n_bytes)))
         answer.signature = list(struct.unpack(f"<{len(answer.rest)//4}I", answer.rest))
         return answer
+
+    def fill(self, offset, n_bytes, pattern, seed, compare=False):
+        """Have the CPU write a PATTERN_* of `seed` to main_ram, behind the image, or compare what is there with it: FILL_FIELDS."""
+        return unpack(c.FILL_FIELDS, self.request(c.FILL, words(offset, n_bytes, pattern, seed, int(compare))))
 
     def baseline(self, token, position=0):
         """Decode one token by plain C on the device's CPU: BASELINE_FIELDS."""

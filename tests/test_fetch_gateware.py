@@ -3,6 +3,7 @@
 
 from collections import deque
 import random
+from types import SimpleNamespace
 
 from migen import passive
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from gateware import drain, run_block
 from stage import Bench, pulse, until
 from litellama.accel import image
-from litellama.accel.config import BLOCK, GROUP_BLOCKS, UNIT_BYTES, CoreConfig, ceil_div
+from litellama.accel.config import BLOCK, GROUP_BLOCKS, UNIT_BYTES, ceil_div
 from litellama.accel.controller import LlamaDims
 from litellama.accel.fetch import SCAN, WEIGHTS, LlamaFetch, LlamaSerialMultiplier
 from litellama.accel.image import Q4_0, Q4_1, Q8_0
@@ -182,7 +183,7 @@ def control(dut, dims, passes, reader, columns, prng):
 def check(passes, path, columns=1, lanes=32, depth=4, ready=0.6, valid=0.8, taking=0.8, seed=1):
     """Run the passes; compare commands, and every beat that comes out."""
     prng   = random.Random(seed)
-    config = CoreConfig(lanes=lanes, columns=columns)
+    config = SimpleNamespace(beat_bytes=lanes//2, columns=columns)   # (What of a CoreConfig it looks at.)
     dims   = LlamaDims()
     dut    = LlamaFetch(config, dims)
     reader = Reader(dut, prng, depth, ready, valid)
@@ -243,7 +244,7 @@ def test_cache_on_chip(lanes, tmp_path):
     check(passes, tmp_path, lanes=lanes, ready=0.3, seed=lanes)
 
 
-@pytest.mark.parametrize("lanes, dram", ((8, True), (32, False)))
+@pytest.mark.parametrize("lanes, dram", ((8, True), (32, False), (64, True)))
 def test_scan(lanes, dram, tmp_path):
     """Scans of one unit and of more, before, between and after passes: one read each, and nothing for anybody else."""
     prng   = random.Random(lanes)

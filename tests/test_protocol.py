@@ -6,13 +6,13 @@ import struct
 
 import pytest
 
-from firmware_host import Firmware, Port
+from firmware_host import IMAGE_OFFSET, Firmware, Port
 from litellama.accel.config import CoreConfig, ModelConfig
 from litellama.accel.image import write_image
 from litellama.firmware import constants as c
 from litellama.host.devices.base import DeviceError
 from litellama.host.devices.serial import SerialDevice
-from litellama.host.protocol import Client, Frame, FrameReader, Refused, encode, open_port, words
+from litellama.host.protocol import Client, Frame, FrameReader, Refused, encode, open_port, unpack, words
 from litellama.host.random_model import random_model
 from litellama.host.sampler import SamplerParams
 
@@ -127,9 +127,11 @@ def generate_payload(position=0, max_tokens=1, inv=c.GREEDY, top_k=0, top_p=6553
         len(recent) if n_recent is None else n_recent, len(tokens) if n_tokens is None else n_tokens, *stop, *recent, *tokens)
 
 
+BEHIND = IMAGE_OFFSET + len(write_image(MODEL))
+
 BAD_REQUESTS = [
-    (0,          b"",                                        "REQUEST",    0, c.SCAN),
-    (99,         b"",                                        "REQUEST",    99, c.SCAN),
+    (0,          b"",                                        "REQUEST",    0, c.FILL),
+    (99,         b"",                                        "REQUEST",    99, c.FILL),
     (c.RESET,    b"",                                        "LENGTH",     0, 4),
     (c.RESET,    words(1),                                   "POSITION",   1, 0),
     (c.PREFILL,  words(0),                                   "LENGTH",     4, 8),
@@ -180,6 +182,14 @@ BAD_REQUESTS = [
     (c.SCAN,     words(0, 0, 0xFFFFFFE0),                    "SCAN_BYTES", 0xFFFFFFE0, 1 << 24),
     (c.SCAN,     words(0, 16, 32),                           "SCAN_ALIGN", 16, 32),
     (c.SCAN,     words(1, 32, 48),                           "SCAN_ALIGN", 0x1000 + 80, 32),
+    (c.FILL,     words(0, 0),                                "LENGTH",     8, 20),
+    (c.FILL,     words(0x1000, 32, 0, 0, 0),                 "FILL_OFFSET", 0x1000, BEHIND),
+    (c.FILL,     words(BEHIND - 32, 32, 0, 0, 1),            "FILL_OFFSET", BEHIND - 32, BEHIND),
+    (c.FILL,     words(1 << 24, 32, 0, 0, 0),                "FILL_OFFSET", 1 << 24, BEHIND),
+    (c.FILL,     words((1 << 24) - 64, 96, 0, 0, 0),         "FILL_BYTES", 96, 64),
+    (c.FILL,     words((1 << 24) - 64, 0, 0, 0, 0),          "FILL_BYTES", 0, 64),
+    (c.FILL,     words((1 << 24) - 64, 40, 0, 0, 0),         "FILL_ALIGN", (1 << 24) - 24, 32),
+    (c.FILL,     words((1 << 24) - 64, 64, 3, 0, 0),         "PATTERN",    3, 2),
 ]
 
 
@@ -226,6 +236,7 @@ def test_requests_during_a_run_are_refused_and_abort_is_obeyed():
     assert len(firmware.passes) == 6
     done = [f for f in got if f.type == c.GENERATE | c.ANSWER]
     assert len(done) == 1 and struct.unpack_from("<4I", done[0].payload) == (c.REASON_ABORT, 6, 2, 4)
+    assert unpack(c.DONE_FIELDS, done[0].payload).pass_cycles == 2 + 3 + 4   # (By position; the pass that was aborted led to no token.)
 
 
 def test_abort_during_the_prompt_and_while_idle():

@@ -32,7 +32,7 @@ def defined(data, beat_bytes):
     lanes = [0]*beat_bytes
     for i, byte in enumerate(data):
         lane        = i % beat_bytes
-        lanes[lane] = (lanes[lane] << 1 & 255 | lanes[lane] >> 7) ^ byte
+        lanes[lane] = (lanes[lane] << 1 & 255) ^ (lanes[lane] >> 7)*0x1D ^ byte
     return [int.from_bytes(bytes(lanes[i:i + 4]), "little") for i in range(0, beat_bytes, 4)]
 
 
@@ -45,6 +45,8 @@ def test_twin(beat_bytes, beats):
         wrong = bytearray(data)
         wrong[bit//8] ^= 1 << bit % 8
         assert signature(bytes(wrong), beat_bytes).tolist() != defined(data, beat_bytes)
+    for n in (8, 64, 4096):   # A bit that is always wrong.
+        assert signature(bytes(beat_bytes*n), beat_bytes).tolist() != signature(b"\0\x08\0\0"*(beat_bytes//4*n), beat_bytes).tolist()
     if beats > 1:
         assert signature(data[beat_bytes:2*beat_bytes] + data[:beat_bytes] + data[2*beat_bytes:], beat_bytes).tolist() != defined(
             data, beat_bytes)

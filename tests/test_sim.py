@@ -10,7 +10,7 @@ import pytest
 from litellama.accel.image import write_image
 from litellama.accel.scan import signature
 from litellama.host.devices.reference import ReferenceDevice
-from litellama.host.devices.sim import SIM_CONFIG, SimDevice
+from litellama.host.devices.sim import SimDevice
 from litellama.host.importers import load_model, resolve
 from litellama.host.measure import measure, parse_shape, shape_model
 from litellama.host.protocol import Refused
@@ -72,7 +72,7 @@ def test_scan_reads_what_was_loaded():
         before = device.generate([1, 5], SamplerParams(), 4).tokens
         for offset, n in ((0, len(data)//32*32), (32, 32), (4064, 2080)):
             done = device.scan(n, offset)
-            assert done.signature == signature(data[offset:offset + n], SIM_CONFIG.beat_bytes).tolist()
+            assert done.signature == signature(data[offset:offset + n], device.config.beat_bytes).tolist()
         assert n/16 < done.counters[0] <= done.cycles
         with pytest.raises(Refused, match="must be 32 to"):
             device.scan(0)

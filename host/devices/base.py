@@ -28,7 +28,7 @@ class Timings:
     prompt_tokens:  tokens fed before the first was sampled. prompt_seconds, prompt_cycles: time of these.
     decode_tokens:  tokens sampled after the first (each is one more pass). decode_seconds, decode_cycles: time of these.
     Seconds are the device's own: cycles by its clock on gateware, wall time elsewhere. Cycles are None without gateware.
-    pass_cycles: those of decode_cycles in which a pass ran; the rest is the firmware's.
+    pass_cycles: those of decode_cycles in which a pass ran; the rest is the firmware's. None where unknown.
     mbu: share of the DRAM's peak bandwidth that the weight stream used while decoding, 0 to 1; None without gateware.
     """
     prompt_tokens:  int   = 0

@@ -7,6 +7,7 @@ from ...accel.config import DEBUG_REGIONS, DEBUG_REGION_WORDS, CoreConfig, check
 from ...accel.image import HEADER, SECTION, write_image
 from ...firmware import constants as c
 from ..protocol import Client, open_port
+from ..sampler import SamplerParams
 from .base import ABORT, LENGTH, STOP, Device, DeviceError, Result, Timings
 
 _REASONS = {c.REASON_STOP: STOP, c.REASON_LENGTH: LENGTH, c.REASON_ABORT: ABORT}
@@ -111,6 +112,20 @@ class SerialDevice(Device):
     def scan(self, n_bytes, offset=0, in_image=True):
         """See Device."""
         return self.client.scan(c.SCAN_IMAGE if in_image else c.SCAN_MAIN_RAM, offset, n_bytes)
+
+    def fill(self, offset, n_bytes, pattern, seed, compare=False):
+        """Have the CPU write a pattern to main_ram behind the image, or compare: protocol.Client.fill. Writing forgets the session."""
+        if not compare:
+            self.position = 0
+        return self.client.fill(offset, n_bytes, pattern, seed, compare)
+
+    def known_answer(self, tokens, n):
+        """[(id, fp32 bits of its logit)] of `n` greedy tokens after `tokens`, from an empty context; sets `counters`."""
+        self.client.reset()
+        done, out     = self.client.generate(0, list(tokens), SamplerParams(), n)
+        self.position = done.position
+        self.counters = done.counters
+        return [(t.id, t.logit) for t in out]
 
     def peek(self, region, word, n):
         """`n` words (uint32) of region `region` (accel.config.DEBUG_REGIONS) of the core's debug window, from word `word` on."""

@@ -58,6 +58,12 @@ class SimDevice(SerialDevice):
     def scan(self, n_bytes, offset=0, in_image=True):
         return self._awake(super().scan, n_bytes, offset, in_image)
 
+    def fill(self, *args, **options):
+        return self._awake(super().fill, *args, **options)
+
+    def known_answer(self, tokens, n):
+        return self._awake(super().known_answer, tokens, n)
+
     def peek(self, region, word, n):
         return self._awake(super().peek, region, word, n)
 

@@ -185,7 +185,7 @@ static void scan(void)
 	for (uint32_t i = 0; i < registers[STUB_stream_bytes]; i++) {
 		uint8_t *lane = &signature[i % lanes];
 
-		*lane = (*lane << 1 | *lane >> 7) ^ ram[registers[STUB_stream_base] + i];
+		*lane = (*lane << 1 ^ (*lane >> 7)*0x1d) ^ ram[registers[STUB_stream_base] + i];
 	}
 }
 
