@@ -55,6 +55,7 @@ def _litex_parser(board, platform, base, fit, defaults, prog):
     ours.add_argument("--speedgrade", default=board.speedgrade, help="of the DRAM's timings; none: LiteDRAM's default")
     ours.add_argument("--no-core", action="store_true", help="the same SoC without the core, to compare")
     ours.add_argument("--debug-window", action=argparse.BooleanOptionalAction, default=fit.debug, help="the core's memories for the CPU")
+    ours.add_argument("--small-bios", action=argparse.BooleanOptionalAction, default=fit.small_bios, help="LiteX's without commands")
     for name in EXTRAS:
         ours.add_argument(f"--with-{name.replace('_', '-')}", action="store_true", help="to boot and load models from")
     for field in fields(CoreConfig):
@@ -114,8 +115,7 @@ def make_soc(board, base, parser, args):
     grade = None if args.speedgrade in (None, "none") else args.speedgrade
     soc   = build_soc(board, base, arguments, core, args.debug_window, grade, fit.controller, not args.no_core,
         [name for name in EXTRAS if getattr(args, f"with_{name}")])
-    soc.small_bios = fit.small_bios
-    if fit.small_bios:
+    if args.small_bios:
         soc.add_config("BIOS_NO_CRC")
     if _on_trellis(soc):
         soc.platform.toolchain._yosys_cmds += ["hierarchy -top {build_name}", f"setattr -set no_rw_check 1 {NO_RW_CHECK}"]
@@ -236,7 +236,7 @@ def build(argv, board=None, prog="litellama build"):
         if _on_trellis(soc) and not (args.no_compile or args.no_compile_gateware):
             tools.require("yosys", *([] if args.estimate else ["nextpnr-ecp5", "ecppack"]))
         check(_on_trellis(soc) or not args.estimate, f"--estimate is for ECP5, {soc.platform.device} is none")
-        builder = generate(soc, parser, soc.small_bios)
+        builder = generate(soc, parser, args.small_bios)
         _say(f"sources: {builder.gateware_dir}")
         if builder.firmware:
             _say(f"firmware: {builder.firmware}")
@@ -261,7 +261,7 @@ def main(argv=None, board=None):
             sys.exit(build(argv, board, f"python3 -m litellama.soc.targets.{board.name}"))
         except ValueError as error:
             sys.exit(f"error: {' '.join(str(error).split())}")
-    if not [a for a in argv if a.startswith("--board")] and set(argv) & {"-h", "--help"}:
+    if not any(a.startswith("--board") for a in argv) and set(argv) & {"-h", "--help"}:
         print(__doc__ + "\nBoards: " + ", ".join(known()) + "\n`litellama build --board NAME --help` lists a board's options.")
         return 0
     return build(argv)
