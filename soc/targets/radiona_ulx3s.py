@@ -10,7 +10,7 @@ BOARD = Board(
     choice  = "device",
     fits    = {"LFE5U-85F": Fit(
         core   = dict(lanes=8, columns=2, kv_bytes=16384, fifo_bytes=8192),
-        budget = dict(luts=26_000, ffs=19_200, dp16kd=124, mult18x18d=53),
+        budget = dict(luts=25_500, ffs=18_200, dp16kd=112, mult18x18d=41),
     )},
     options = dict(sys_clk_freq=50e6, bios_lto=True),
 )
