@@ -73,6 +73,7 @@ def test_long_prompts_span_frames():
 
 @pytest.mark.parametrize("how", ["return", "raise", "signal"])
 def test_abort_leaves_the_device_as_the_reference(how):
+    signal.signal(signal.SIGINT, signal.default_int_handler)   # A shell's background jobs begin with it ignored.
     reference = ReferenceDevice()
     reference.load(MODEL)
     def stop_at(n, how):
