@@ -15,10 +15,13 @@ import time
 from types import SimpleNamespace
 import zlib
 
+from ..accel.config import UNIT_BYTES
 from ..firmware import constants as c
 from .devices.base import DeviceError
 
 Frame = namedtuple("Frame", "type sequence payload")
+
+CHUNK = 1 << 16   # Bytes of an image that are looked for on the device before they are sent.
 
 _HEADER = struct.Struct("<4B2H")
 
@@ -337,15 +340,33 @@ class Client:
             out += struct.unpack(f"<{part}I", data)
         return out
 
-    def load(self, image, on_progress=None):
-        """Write `image` (bytes) where the device keeps it, and have it checked, contents included. on_progress(bytes,
-        total)."""
-        step = c.PAYLOAD_MAX - 4
-        for offset in range(0, len(image), step):
-            self.request(c.LOAD, words(offset) + image[offset:offset + step])
-            if on_progress is not None:
-                on_progress(min(offset + step, len(image)), len(image))
+    def load(self, image, on_progress=None, beat_bytes=None):
+        """Write `image` (bytes) where the device keeps it, and have it checked, contents included. on_progress(bytes, total).
+
+        beat_bytes: of the device's core (CoreConfig). Then what its DRAM has already, of an earlier try or of a model that begins
+        alike, is not sent again: each CHUNK is asked for by its signature first (SCAN).
+        """
+        for start in range(0, len(image), CHUNK):
+            part = image[start:start + CHUNK]
+            if not (beat_bytes and self._has(part, start, beat_bytes)):
+                self._load_chunk(part, start, len(image), on_progress)
+            elif on_progress is not None:
+                on_progress(start + len(part), len(image))
         self.verify(contents=True)
+
+    def _load_chunk(self, part, start, total, on_progress):
+        step = c.PAYLOAD_MAX - 4
+        for offset in range(0, len(part), step):
+            self.request(c.LOAD, words(start + offset) + part[offset:offset + step])
+            if on_progress is not None:
+                on_progress(start + min(offset + step, len(part)), total)
+
+    def _has(self, part, start, beat_bytes):
+        """Whether the device's DRAM has `part` at byte `start` of the image."""
+        from ..accel.scan import signature   # (Takes Migen with it.)
+        if len(part) % UNIT_BYTES:
+            return False
+        return self.scan(c.SCAN_IMAGE, start, len(part)).signature == signature(part, beat_bytes).tolist()
 
     def verify(self, contents=False):
         """Have the image checked and taken into use; with `contents` every byte of it. Refused if something is wrong."""

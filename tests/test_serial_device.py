@@ -9,8 +9,10 @@ import pytest
 
 from firmware_host import Firmware, serve
 from litellama.accel.config import ModelConfig
+from litellama.accel.image import write_image
 from litellama.firmware import constants as c
-from litellama.host.devices.base import ABORT
+from litellama.host import protocol
+from litellama.host.devices.base import ABORT, DeviceError
 from litellama.host.devices.reference import ReferenceDevice
 from litellama.host.devices.serial import SerialDevice
 from litellama.host.random_model import odd_configs, random_model
@@ -53,6 +55,32 @@ def test_image_is_sent_only_if_it_is_not_there():
         assert len(seen) > 1
         with pytest.raises(ValueError, match="built for at most 1024"):
             device.load(random_model(ModelConfig(1056, 96, 1, 1, 1, 16, 300, 64)))
+
+
+def test_interrupted_upload_goes_on_where_it_ended(monkeypatch):
+    """What came before the line broke is not sent again; a chunk that is half there, or damaged, is."""
+    monkeypatch.setattr(protocol, "CHUNK", 4096)
+    image, sent, limit = write_image(MODEL), [], [3*4096 + 2000]
+    request = protocol.Client.request
+
+    def counted(client, type, payload=b"", handle=None):
+        if type == c.LOAD:
+            if sum(sent) >= limit[0]:
+                raise DeviceError("the line is broken")
+            sent.append(len(payload) - 4)
+        return request(client, type, payload, handle)
+    monkeypatch.setattr(protocol.Client, "request", counted)
+    firmware = Firmware()
+    firmware.model = MODEL
+    with serve(firmware) as url, SerialDevice(url) as device:
+        with pytest.raises(DeviceError, match="line is broken"):
+            device.load(MODEL)
+        firmware.put_image(b"\x55", offset=4096 + 7)
+        before, limit[0] = sum(sent), 1 << 30
+        sent.clear()
+        device.load(MODEL)
+        assert before > 3*4096 and sum(sent) == len(image) - 2*4096
+        assert device.generate([1, 2], GREEDY, 2).finish_reason == "length"
 
 
 def test_long_prompts_span_frames():

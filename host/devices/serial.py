@@ -44,7 +44,7 @@ class SerialDevice(Device):
         room       = self.hello.main_ram_bytes - self.hello.image_offset
         check(len(image) <= room, f"image has {len(image)} bytes, the device has room for {room}")
         if self.hello.image_error or self.hello.image_crc != image_crc(image):
-            self.client.load(image, on_progress)
+            self.client.load(image, on_progress, self.core_config().beat_bytes)
         self._attach(model)
 
     def _attach(self, model):
