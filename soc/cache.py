@@ -27,6 +27,14 @@ def digest(*parts):
     return h.hexdigest()[:16]
 
 
+def fresh_names():
+    """Have Migen number the names of what is described from here on as in a new process: call it before a design whose Verilog
+    is a key of the cache. Its counts go on from design to design, so that the second one of a process would be another text."""
+    from migen.fhdl import tracer
+    tracer.name_to_idx.clear()
+    tracer.classname_to_objs.clear()
+
+
 @contextmanager
 def _lock(path):
     """Hold an exclusive lock; it ends with the process that holds it, however that ends."""

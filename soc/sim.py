@@ -27,7 +27,7 @@ import tempfile
 import time
 
 from ..accel.config import CoreConfig
-from .cache import cached, digest
+from .cache import cached, digest, fresh_names
 
 ROOT = Path(__file__).absolute().parent
 
@@ -147,6 +147,7 @@ def _generate(folder, config, memory, options):
     from litex.soc.integration.builder import Builder
     from .memory import get_memory
     from .sim_soc import LlamaSimSoC
+    fresh_names()
     soc     = LlamaSimSoC(config, get_memory(memory), **options)
     builder = Builder(soc, output_dir=folder, compile_software=False, compile_gateware=False, csr_csv=folder/"csr.csv",
         csr_json=folder/"csr.json")

@@ -27,7 +27,7 @@ import sys
 
 from ..accel.config import CoreConfig, ceil_div, check
 from . import ecp5
-from .cache import cached, digest
+from .cache import cached, digest, fresh_names
 
 TOP       = "llama"
 PORT_BITS = 128          # Of a native DRAM port: DDR3 of 16 bits.
@@ -106,6 +106,7 @@ def emit(config):
     from migen import Cat, ClockDomain, Signal
     from ..accel.core import LlamaCore
 
+    fresh_names()
     top   = LiteXModule()
     ports = [LiteDRAMNativePort("read", address_width=24, data_width=PORT_BITS) for _ in range(config.ports)]
     writes   = LiteDRAMNativePort("write", address_width=24, data_width=PORT_BITS)

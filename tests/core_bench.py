@@ -18,7 +18,7 @@ from litellama.accel.config import DEBUG_REGIONS, DEBUG_REGION_WORDS, UNIT_BYTES
 from litellama.accel.core import LlamaCore
 from litellama.accel.counters import COUNTERS
 from litellama.accel.image import MATRIX
-from litellama.soc.cache import cached, digest
+from litellama.soc.cache import cached, digest, fresh_names
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -34,6 +34,7 @@ def emit(config, monitor=None):
     monitor: function of the core and its two ports that adds logic to it, before it is converted, and returns signals by name
     to read as well.
     """
+    fresh_names()
     port, wport = (LiteDRAMNativePort(mode, address_width=24, data_width=8*port_bytes(config)) for mode in ("read", "write"))
     core    = LlamaCore(config, [port], wport, with_csr=False)
     signals = {**dict(core.test_signals()), **(monitor(core, port, wport) if monitor else {})}

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The default core and the smallest one fit their budgets on ECP5, and their memories are what they are meant to be (synthesis only)."""
 
+import re
+
 import pytest
 
 from litellama.accel.config import CoreConfig
@@ -37,6 +39,13 @@ def test_smallest_core():
     core = synthesis.resources(CoreConfig(**get_board("gsd_orangecrab").fit("25F").core))
     assert core.faults == []
     assert {name: getattr(core, name) for name, budget in SMALLEST.items() if getattr(core, name) > budget} == {}
+
+
+def test_second_core_of_a_process_is_the_same_text():
+    """What is cached by its Verilog is found again, whatever was described before in the same process."""
+    first, second = (synthesis.emit(CoreConfig(lanes=8)) for _ in range(2))
+    plain = lambda files: {name: re.sub(r"//.*", "", text) for name, text in files.items()}
+    assert plain(first) == plain(second)
 
 
 def test_fault_is_found(core, monkeypatch):
