@@ -26,17 +26,21 @@ def write_layout(columns, depth_blocks, step):
     return [(name, width, DIR_M_TO_S) for name, width in fields]
 
 
-def read_layout(lanes, columns, depth_blocks):
-    """Read port of LlamaActivations: a word of `lanes` mantissas, and exponent and sum of a block, of every column, one
-    clock after their addresses, which each column has its own of. Word address = block*(32/lanes) + word of the block.
+def read_layout(lanes, columns, depth_blocks, attention_blocks):
+    """Read port of LlamaActivations: a word of `lanes` mantissas, and exponent and sum of a block, one clock after their
+    addresses. Word address = block*(32/lanes) + word of the block. With 64 lanes the word is that of two blocks, so are
+    exponents and sums: first of the block that is addressed, then of the other of its pair (blocks 2n and 2n+1).
 
-    With 64 lanes the word is that of two blocks, so are exponents and sums: first of the block that is addressed, then of the
-    other of its pair (blocks 2n and 2n+1)."""
-    n_blocks = columns*max(1, lanes//BLOCK)
-    return [("word", columns*bits_for(ceil_div(depth_blocks*BLOCK, lanes) - 1), DIR_M_TO_S),
-        ("block", columns*bits_for(depth_blocks - 1), DIR_M_TO_S),
-        ("mant", columns*lanes*MANT_BITS, DIR_S_TO_M), ("exp", n_blocks*EXP_BITS, DIR_S_TO_M),
-        ("sum", n_blocks*SUM_BITS, DIR_S_TO_M)]
+    Columns after the first, each with its own addresses (`word1`, `block1` ..), have words of lanes/2 mantissas and no sums.
+    """
+    ways   = max(1, lanes//BLOCK)
+    layout = [("word", bits_for(ceil_div(depth_blocks*BLOCK, lanes) - 1), DIR_M_TO_S), ("block", bits_for(depth_blocks - 1), DIR_M_TO_S),
+        ("mant", lanes*MANT_BITS, DIR_S_TO_M), ("exp", ways*EXP_BITS, DIR_S_TO_M), ("sum", ways*SUM_BITS, DIR_S_TO_M)]
+    for c in range(1, columns):
+        layout += [(f"word{c}", bits_for(2*attention_blocks*BLOCK//lanes - 1), DIR_M_TO_S),
+            (f"block{c}", bits_for(attention_blocks - 1), DIR_M_TO_S),
+            (f"mant{c}", lanes//2*MANT_BITS, DIR_S_TO_M), (f"exp{c}", EXP_BITS, DIR_S_TO_M)]
+    return layout
 
 
 class LlamaActivations(LiteXModule):
@@ -46,61 +50,69 @@ class LlamaActivations(LiteXModule):
     (`read`: all columns at once, data one clock later). A block is not read while it is written: the controller starts a
     matrix after the `done` of its vector.
 
-    lanes: mantissas per word. columns: vectors. depth_blocks: blocks of 32 per column. step: mantissas written at once,
-    2, 4 or 8.
+    The first column multiplies every matrix. Those after it only multiply keys and values, of 8 bits and without a minimum, of which
+    half as many come in a beat: their words are half as wide, they keep no sums, and only the first `attention_blocks` blocks.
+
+    lanes: mantissas per word. columns: vectors. depth_blocks: blocks of 32 of the first column. attention_blocks: of each column
+    after it (None: as many). step: mantissas written at once, 2, 4 or 8.
     """
-    def __init__(self, lanes, columns, depth_blocks, step=4):
-        check(2*BLOCK % lanes == 0 and lanes % step == 0, f"lanes is {lanes}, must divide {2*BLOCK} and be a multiple of {step}")
+    def __init__(self, lanes, columns, depth_blocks, attention_blocks=None, step=4):
+        attention_blocks = depth_blocks if attention_blocks is None else attention_blocks
+        narrow           = lanes//2
+        check(2*BLOCK % lanes == 0 and (lanes if columns == 1 else narrow) % step == 0,
+            f"lanes is {lanes}, must divide {2*BLOCK} and be a multiple of {step if columns == 1 else 2*step}")
+        check(1 <= attention_blocks <= depth_blocks, f"attention_blocks is {attention_blocks}, must be 1 to depth_blocks {depth_blocks}")
         self.lanes, self.columns, self.depth_blocks, self.step = lanes, columns, depth_blocks, step
+        self.attention_blocks = attention_blocks
         self.write = write = Record(write_layout(columns, depth_blocks, step))
-        self.read  = read  = Record(read_layout(lanes, columns, depth_blocks))
+        self.read  = read  = Record(read_layout(lanes, columns, depth_blocks, attention_blocks))
         self.broadcast     = Signal()
 
         # # #
 
-        ways  = max(1, lanes//BLOCK)       # Blocks per word.
         place = Cat(write.index, write.block)
-        parts = log2_int(lanes//step)      # Writes per word, as a power of 2.
-        part  = place[:parts] if parts else 0
-        word  = place[parts:]
-        other = log2_int(ways)
-        meta_bits = EXP_BITS + SUM_BITS
         for c in range(columns):
-            mant = Memory(lanes*MANT_BITS, ceil_div(depth_blocks*BLOCK, lanes), name="llama_act_mant")
-            meta = Memory(ways*meta_bits, ceil_div(depth_blocks, ways), name="llama_act_meta")
-            mant_w = mant.get_port(write_capable=True, we_granularity=step*MANT_BITS, mode=READ_FIRST)
+            width, blocks, ways = (lanes, depth_blocks, max(1, lanes//BLOCK)) if c == 0 else (narrow, attention_blocks, 1)
+            of_column = lambda name: getattr(read, f"{name}{c or ''}")
+            info      = [(of_column("exp"), EXP_BITS), *([(read.sum, SUM_BITS)] if c == 0 else [])]
+            meta_bits = sum(bits for _, bits in info)
+            parts     = log2_int(width//step)   # Writes per word, as a power of 2.
+            other     = log2_int(ways)
+            chosen    = self.broadcast | (write.column == c)
+            mant = Memory(width*MANT_BITS, ceil_div(blocks*BLOCK, width), name="llama_act_mant" if c == 0 else "llama_act_narrow")
+            meta = Memory(ways*meta_bits, ceil_div(blocks, ways), name="llama_act_meta" if c == 0 else "llama_act_exp")
+            mant_w = mant.get_port(write_capable=True, we_granularity=step*MANT_BITS if parts else 0, mode=READ_FIRST)
             meta_w = meta.get_port(write_capable=True, we_granularity=meta_bits if ways > 1 else 0, mode=READ_FIRST)
             mant_r = mant.get_port(mode=READ_FIRST)
             meta_r = meta.get_port(mode=READ_FIRST)
             self.specials += mant, meta, mant_w, meta_w, mant_r, meta_r
-            n_word, n_block = len(read.word)//columns, len(read.block)//columns
-            chosen          = self.broadcast | (write.column == c)
             self.comb += [
                 # Write.
-                mant_w.adr.eq(word),
-                mant_w.dat_w.eq(Cat(*[write.mant]*(lanes//step))),
-                If(write.mant_we & chosen, mant_w.we.eq(1 << part)),
+                mant_w.adr.eq(place[parts:]),
+                mant_w.dat_w.eq(Cat(*[write.mant]*(width//step))),
+                If(write.mant_we & chosen, mant_w.we.eq(1 << place[:parts] if parts else 1)),
                 meta_w.adr.eq(write.block[other:]),
-                meta_w.dat_w.eq(Cat(*[write.exp, write.sum]*ways)),
+                meta_w.dat_w.eq(Cat(*[write.exp, write.sum][:len(info)]*ways)),
                 meta_w.we.eq(Mux(write.meta_we & chosen, 1 << write.block[:other] if other else 1, 0)),
                 # Read.
-                mant_r.adr.eq(read.word[c*n_word:(c + 1)*n_word]),
-                meta_r.adr.eq(read.block[c*n_block + other:(c + 1)*n_block]),
+                mant_r.adr.eq(of_column("word")),
+                meta_r.adr.eq(of_column("block")[other:]),
             ]
             swap = Signal()   # The block that is wanted is the second of its word.
             if other:
-                self.sync += swap.eq(read.block[c*n_block])
+                self.sync += swap.eq(read.block[0])
             for way in range(ways):
-                at   = c*ways + way
                 pick = lambda data, width: Mux(swap, data[(way ^ 1)*width:][:width], data[way*width:][:width]) if other else data
-                info = Signal(meta_bits)
-                half = lanes*MANT_BITS//ways
+                part = width*MANT_BITS//ways
+                word = Signal(meta_bits)
                 self.comb += [
-                    info.eq(pick(meta_r.dat_r, meta_bits)),
-                    read.mant[at*half:(at + 1)*half].eq(pick(mant_r.dat_r, half)),
-                    read.exp[at*EXP_BITS:(at + 1)*EXP_BITS].eq(info[:EXP_BITS]),
-                    read.sum[at*SUM_BITS:(at + 1)*SUM_BITS].eq(info[EXP_BITS:]),
+                    word.eq(pick(meta_r.dat_r, meta_bits)),
+                    of_column("mant")[way*part:(way + 1)*part].eq(pick(mant_r.dat_r, part)),
                 ]
+                at = 0
+                for field, bits in info:
+                    self.comb += field[way*bits:(way + 1)*bits].eq(word[at:at + bits])
+                    at        += bits
 
 
 class _Mantissa(LiteXModule):

@@ -79,7 +79,8 @@ class LlamaCore(LiteXModule):
 
         # Activations, multiplier array, conversion of results to activations.
         depth            = config.activation_regions[-1]
-        self.activations = activations = LlamaActivations(config.lanes, config.columns, depth)
+        self.activations = activations = LlamaActivations(config.lanes, config.columns, depth,
+            config.attention_blocks)
         self.matvec      = matvec      = resettable(LlamaMatVec(config.lanes, config.columns, activations,
             config.max_head_dim))
         self.block_float = block_float = resettable(LlamaBlockFloat(config.lanes, activations))

@@ -20,7 +20,7 @@ class LlamaQuants(LiteXModule):
 
     A beat holds half as many bytes as lanes: `upper` says that they belong to the upper half of the lanes' activations; the
     other half multiplies 0. So the activations need no multiplexer. With 64 lanes the second 32 are those of the second block of
-    a `pair`, else they multiply 0. Latency 1.
+    a `pair`, else they multiply 0. `bytes` are the beat's bytes as they are. Latency 1.
     """
     def __init__(self, lanes):
         self.q       = q       = Signal(lanes*4)
@@ -28,10 +28,12 @@ class LlamaQuants(LiteXModule):
         self.upper   = upper   = Signal()
         self.pair    = pair    = Signal()
         self.weights = weights = [Signal((8, True)) for _ in range(lanes)]
+        self.bytes   = [Signal((8, True)) for _ in range(lanes//2)]
 
         # # #
 
         half = lanes//2
+        self.sync += [byte.eq(q[8*k:8*k + 8]) for k, byte in enumerate(self.bytes)]
         nibble, less8 = Signal(), Signal()
         self.comb += [nibble.eq(type != Q8_0), less8.eq(type == Q4_0)]
         for k, weight in enumerate(weights):
@@ -54,9 +56,9 @@ class LlamaQuants(LiteXModule):
 
 class LlamaDot(LiteXModule):
     """Sum of `lanes` products of weights (8 bits signed) and activations (16 bits signed): one register after each
-    multiplier and each adder. Latency 1 + log2(lanes), interval 1."""
-    def __init__(self, lanes, weights, activations):
-        self.latency = 1 + log2_int(lanes)
+    multiplier and each adder, and more at the end up to `latency` where that is over 1 + log2(lanes). Interval 1."""
+    def __init__(self, lanes, weights, activations, latency=0):
+        self.latency = max(latency, 1 + log2_int(lanes))
         self.sum     = Signal((DOT_BITS, True))
 
         # # #
@@ -72,6 +74,10 @@ class LlamaDot(LiteXModule):
             sums = [Signal((min(DOT_BITS, len(level[0]) + 1), True)) for _ in range(len(level)//2)]
             self.sync += [s.eq(a + b) for s, a, b in zip(sums, level[0::2], level[1::2])]
             level = sums
+        for _ in range(self.latency - 1 - log2_int(lanes)):
+            later      = Signal.like(level[0])
+            self.sync += later.eq(level[0])
+            level      = [later]
         self.comb += self.sum.eq(level[0])
 
 

@@ -60,6 +60,8 @@ class LlamaMatVec(LiteXModule):
     The array never stalls; a row's last beat is only taken when there is room for its results. A row may be one beat long:
     rows then leave as fast as beats come, as long as the consumer takes n_columns results per row.
 
+    Columns after the first only count in jobs of 8 bits without a minimum (Q8_0): keys and values.
+
     64 lanes are two ways of 32, with scales of their own, for the two blocks of a `pair` (unpack.weights_layout); its job has
     n_columns 1, rows of an even number of blocks and an even base.
 
@@ -166,17 +168,18 @@ class LlamaMatVec(LiteXModule):
                 later.eq(0),
             ),
         ]
-        words = log2_int(max(1, BLOCK//lanes))
         for c in range(columns):
-            word, block, base, first = (Signal(n) for n in (len(read.word)//columns, *[len(self.base)]*3))
+            to_word, to_block = (getattr(read, f"{name}{c or ''}") for name in ("word", "block"))
+            words             = log2_int(max(1, BLOCK//lanes if c == 0 else 2*BLOCK//lanes))   # Of a block, as a power of 2.
+            word, block, base, first = (Signal(n) for n in (len(to_word), *[len(to_block)]*3))
             self.comb += [
-                read.word[c*len(word):(c + 1)*len(word)].eq(word if ways == 1 else block[1:]),
-                read.block[c*len(block):(c + 1)*len(block)].eq(block),
+                to_word.eq(block[1:] if c == 0 and ways > 1 else word),
+                to_block.eq(block),
                 first.eq(self.base + sum(self.column_blocks << i for i in range(3) if c >> i & 1)),
             ]
             self.sync += [
                 If(take,
-                    If((type != Q8_0) | half, word.eq(word + 1)),
+                    If((type != Q8_0) | half if c == 0 else 1, word.eq(word + 1)),
                     If(sink.block_last, block.eq(block + step)),
                     If(turn_end, base.eq(block + step)).Elif(row_end, word.eq(base << words), block.eq(base)),
                 ),
@@ -222,16 +225,17 @@ class LlamaMatVec(LiteXModule):
             quants.upper.eq(delay(self, half, 1)),
             quants.pair.eq(delay(self, pair, 1)),
         ]
-        mant, exp, sums, emax_2 = (delay(self, s, 1) for s in (read.mant, read.exp, read.sum, emax))
+        sums, emax_2 = (delay(self, s, 1) for s in (read.sum, emax))
 
         accs, sums_read, sums_written = [], [], []
         for c in range(columns):
-            terms = []
+            terms     = []
+            mant, exp = (delay(self, getattr(read, f"{name}{c or ''}"), 1) for name in ("mant", "exp"))
             for way in range(ways if c == 0 else 1):
-                at = c*ways + way
-                # Dot product of a beat, summed over the beats of its block.
-                n   = lanes//ways
-                dot = LlamaDot(n, quants.weights[way*n:(way + 1)*n], mant[at*n*MANT_BITS:(at + 1)*n*MANT_BITS])
+                # Dot product of a beat, summed over the beats of its block. (Columns after the first: of bytes, so half as many.)
+                n       = lanes//ways if c == 0 else lanes//2
+                weights = quants.weights[way*n:(way + 1)*n] if c == 0 else quants.bytes
+                dot     = LlamaDot(n, weights, mant[way*n*MANT_BITS:(way + 1)*n*MANT_BITS], latency=1 + log2_int(lanes//ways))
                 self.submodules += dot
                 at_dot = 2 + dot.latency
                 so_far = Signal((DOT_BITS, True))
@@ -242,9 +246,9 @@ class LlamaMatVec(LiteXModule):
 
                 # Alignment: how far scale and block exponent are below the reference, 63 for all that is further.
                 distance = Signal(EXP_BITS)
-                self.sync += distance.eq(emax_2[c*EXP_BITS:(c + 1)*EXP_BITS] - exp[at*EXP_BITS:(at + 1)*EXP_BITS])
+                self.sync += distance.eq(emax_2[c*EXP_BITS:(c + 1)*EXP_BITS] - exp[way*EXP_BITS:(way + 1)*EXP_BITS])
                 d, m = factors[way]
-                for factor, value in ((d, p), (m, sums[at*SUM_BITS:(at + 1)*SUM_BITS])):
+                for factor, value in ((d, p), (m, sums[way*SUM_BITS:(way + 1)*SUM_BITS]))[:2 if c == 0 else 1]:
                     scale = LlamaScale(DOT_BITS if factor is d else SUM_BITS)
                     self.submodules += scale
                     total = Signal(EXP_BITS + 1)
@@ -260,7 +264,7 @@ class LlamaMatVec(LiteXModule):
             # Sum of d's and m's term, and of both ways.
             at_sum = at_p + LlamaScale.latency + 1
             totals = [Signal((len(terms[0]) + 1, True)) for _ in terms[::2]]
-            self.sync += [t.eq(d + m) for t, d, m in zip(totals, terms[::2], terms[1::2])]
+            self.sync += [t.eq(reduce(add, terms[2*i:2*i + 2])) for i, t in enumerate(totals)]
             term   = totals[0]
             if ways > 1:
                 at_sum += 1

@@ -30,8 +30,9 @@ class Fit:
 # An LFE5U-85F with DDR3 at 1:2, which gives 8 bytes a clock: 16 lanes take as many. Core and SoC take at most 60 % of its block RAMs,
 # which is what there is least of: each byte of a beat is a memory of its own, and each column has its own activations.
 ECP5_DDR3 = Fit(
-    core   = dict(lanes=16, columns=2, kv_bytes=16384, fifo_bytes=16384),
-    budget = dict(luts=29_000, ffs=21_000, dp16kd=121, mult18x18d=57),
+    core    = dict(lanes=16, columns=3, kv_bytes=16384, fifo_bytes=16384),
+    options = dict(l2_size=0),
+    budget  = dict(luts=29_000, ffs=21_000, dp16kd=121, mult18x18d=57),
 )
 
 

@@ -27,8 +27,11 @@ class Converter(LiteXModule):
         read      = activations.read
         known     = Signal(2)
         self.sync += known.eq(Cat(1, known))
-        self.ios  = [bfp.valid, bfp.data, bfp.column, bfp.last, bfp.base, bfp.clear, read.word, read.block, activations.broadcast]
-        for s in (bfp.done, bfp.emax, *bfp.column_emax, read.mant, read.exp, read.sum):
+        self.ios  = [bfp.valid, bfp.data, bfp.column, bfp.last, bfp.base, bfp.clear, activations.broadcast]
+        fields    = {name: getattr(read, name) for name, *_ in read.layout}
+        self.ios += [s for name, s in fields.items() if name.startswith(("word", "block"))]
+        outputs   = [s for name, s in fields.items() if not name.startswith(("word", "block"))]
+        for s in (bfp.done, bfp.emax, *bfp.column_emax, *outputs):
             shown = Signal.like(s)
             self.comb += If(known[1], shown.eq(s))
             self.ios.append(shown)
@@ -85,33 +88,40 @@ def drive(dut, columns, elements, base, gap, checks):
 def compare(dut, lanes, want, base, emax, converted=None):
     """Generator: read every block of every column, the columns at places of their own; `want` is a list of Bfp, one per
     column. converted: columns that were converted (all), which have a column_emax."""
-    read, words = dut.activations.read, max(1, BLOCK//lanes)
-    ways = max(1, lanes//BLOCK)
-    n, n_word, n_block = len(want[0].exp), len(read.word)//len(want), len(read.block)//len(want)
+    read, ways = dut.activations.read, max(1, lanes//BLOCK)
+    n = len(want[0].exp)
+    of_column = lambda name, c: getattr(read, f"{name}{c or ''}")
     assert (yield dut.bfp.emax) == emax
     for c in range(len(want)) if converted is None else converted:
         assert (yield dut.bfp.column_emax[c]) == want[c].emax
     for j in range(n):
         mant   = [[] for _ in want]
         blocks = [(j + c) % n for c in range(len(want))]
-        for k in range(words):
-            yield read.word.eq(sum((base + b)*words//ways + k << c*n_word for c, b in enumerate(blocks)))
-            yield read.block.eq(sum(base + b << c*n_block for c, b in enumerate(blocks)))
+        width  = [min(lanes, BLOCK) if c == 0 else lanes//2 for c in range(len(want))]
+        for k in range(BLOCK//min(width)):
+            for c, b in enumerate(blocks):
+                place = (base + b)*BLOCK//width[c] + k % (BLOCK//width[c])
+                yield of_column("word", c).eq(place//ways if c == 0 else place)
+                yield of_column("block", c).eq(base + b)
             yield
             yield
-            word = yield read.mant
             for c in range(len(want)):
-                mant[c] += [signed(word >> 16*(c*lanes + i), 16) for i in range(min(lanes, BLOCK))]
+                word = yield of_column("mant", c)
+                if len(mant[c]) < BLOCK:
+                    mant[c] += [signed(word >> 16*i, 16) for i in range(width[c])]
+            if k == 0:
+                first = yield read.mant
         exp, total = (yield read.exp), (yield read.sum)
         for c, (w, b) in enumerate(zip(want, blocks)):
             assert mant[c] == w.mant[b].tolist(), (c, b)
-            assert exp >> 8*c*ways & 255 == w.exp[b]
-            assert signed(total >> 21*c*ways, 21) == w.sums()[b]
-            pair = (base + b ^ 1) - base
-            if ways > 1 and 0 <= pair < n:   # The other block of its word.
-                assert [signed(word >> 16*(c*lanes + i), 16) for i in range(BLOCK, lanes)] == w.mant[pair].tolist(), (c, b)
-                assert exp >> 8*(c*ways + 1) & 255 == w.exp[pair]
-                assert signed(total >> 21*(c*ways + 1), 21) == w.sums()[pair]
+            assert (exp & 255 if c == 0 else (yield of_column("exp", c))) == w.exp[b]
+        w, b = want[0], blocks[0]
+        assert signed(total, 21) == w.sums()[b]
+        pair = (base + b ^ 1) - base
+        if ways > 1 and 0 <= pair < n:   # The other block of its word.
+            assert [signed(first >> 16*i, 16) for i in range(BLOCK, lanes)] == w.mant[pair].tolist(), b
+            assert exp >> 8 & 255 == w.exp[pair]
+            assert signed(total >> 21, 21) == w.sums()[pair]
 
 
 @pytest.mark.parametrize("lanes, columns", [(8, 1), (16, 2), (32, 1), (8, 3), (64, 1), (64, 2)])
