@@ -87,7 +87,7 @@ class CoreConfig:
 
     lanes:         4-bit weights multiplied per cycle: 8, 16, 32 or 64 (8-bit weights: half as many). A matrix of 4-bit weights
                    whose rows have an odd number of blocks runs at the speed of 32 lanes.
-    columns:       activation vectors that share one weight stream, 1 to 8.
+    columns:       query heads that share one stream of keys and values, 1 to 8.
     max_dim:       largest padded residual vector, elements.
     max_hidden:    largest padded feed-forward hidden vector, elements.
     max_heads_dim: largest n_heads*head_dim, padded, elements.

@@ -8,7 +8,7 @@ from migen import *
 
 from litex.gen import LiteXModule
 from litex.soc.interconnect import stream
-from litex.soc.interconnect.csr import CSRField, CSRStatus, CSRStorage
+from litex.soc.interconnect.csr import CSR, CSRField, CSRStatus, CSRStorage
 from litex.soc.interconnect.csr_eventmanager import EventManager, EventSourcePulse
 
 from . import image
@@ -46,6 +46,16 @@ class _Cut(LiteXModule):
         self.sink   = ready.sink
         self.source = valid.source
         self.comb  += ready.source.connect(valid.sink)
+
+
+class _WriteOnly(CSRStorage):
+    """A CSRStorage that software reads as 0: reading the dimensions back would take several hundred LUTs, and nobody does."""
+    def do_finalize(self, busword, ordering):
+        """The registers of LiteX's, written through others that have no read side."""
+        super().do_finalize(busword, ordering)
+        inner            = self.simple_csrs
+        self.simple_csrs = [CSR(csr.size, csr.name) for csr in inner]
+        self.comb       += [[csr.re.eq(outer.re), csr.r.eq(outer.r)] for outer, csr in zip(self.simple_csrs, inner)]
 
 
 class LlamaCore(LiteXModule):
@@ -277,7 +287,7 @@ class LlamaCore(LiteXModule):
             self.add_csr()
 
     def add_csr(self):
-        """Registers: control, operands, every dimension of LlamaDims, top-k read-out, status, counters, interrupt."""
+        """Registers: control, operands, every dimension of LlamaDims (write only), top-k read-out, status, counters, interrupt."""
         ctrl, dims = self.controller, self.dims
         self.control = CSRStorage(fields=[
             CSRField("start", size=1, offset=0, pulse=True, description="Decode one token."),
@@ -296,7 +306,7 @@ class LlamaCore(LiteXModule):
         for name, (width, description) in LlamaDims.LAYOUT.items():
             # Addresses and lengths are in units of 32 bytes inside, in bytes for software.
             shift   = log2_int(UNIT_BYTES) if name.endswith(("_base", "_units")) else 0
-            storage = CSRStorage(width + shift, name=name.replace("_units", "_bytes"),
+            storage = _WriteOnly(width + shift, name=name.replace("_units", "_bytes"),
                 description=description.replace("units of 32 bytes", "bytes"))
             setattr(self, f"_{name}", storage)
             self.comb += getattr(dims, name).eq(storage.storage[shift:])

@@ -82,15 +82,17 @@ class LlamaKVWriter(LiteXModule):
         ]
 
         # Words into block RAM and a register behind it, commands two registers long: when the controller takes one, its data is
-        # there. (`we` goes along for tests to watch.)
+        # there. (`we` goes along for tests to watch. The port's `ready` comes out of all bank machines: `cut` keeps it out of here.)
         pipe       = [("address", port.address_width), ("we", port_bytes)]
         self.data  = data   = stream.SyncFIFO([("data", port.data_width), ("we", port_bytes)], WORDS, buffered=True)
         self.ahead = ahead  = stream.PipeValid(data.source.description)
+        self.cut   = cut    = stream.PipeReady(pipe)
         self.early = early  = stream.PipeValid(pipe)
         self.commands = commands = stream.PipeValid(pipe)
         self.comb += [
-            room.eq(data.sink.ready & early.sink.ready),
-            early.sink.valid.eq(full & data.sink.ready), early.sink.address.eq(word.address), early.sink.we.eq(word.we),
+            room.eq(data.sink.ready & cut.sink.ready),
+            cut.sink.valid.eq(full & data.sink.ready), cut.sink.address.eq(word.address), cut.sink.we.eq(word.we),
+            cut.source.connect(early.sink),
             data.sink.valid.eq(move), data.sink.data.eq(word.data), data.sink.we.eq(word.we),
             early.source.connect(commands.sink),
             port.cmd.valid.eq(commands.source.valid), port.cmd.we.eq(1), port.cmd.addr.eq(commands.source.address),
@@ -98,5 +100,5 @@ class LlamaKVWriter(LiteXModule):
             data.source.connect(ahead.sink),
             ahead.source.connect(port.wdata),
             self.idle.eq(~(self.write_valid | self.write_scale_valid | fifo.sink.valid | entry.valid | word.valid |
-                early.source.valid | commands.source.valid | (fifo.level != 0))),
+                cut.source.valid | early.source.valid | commands.source.valid | (fifo.level != 0))),
         ]

@@ -36,17 +36,19 @@ class _PortReader(LiteXModule):
         depth = max(16, buffer_bytes//port_bytes)
 
         # Segments to word addresses; the next segment's first word follows the last one's at once. A word that is offered
-        # to the port stays offered.
+        # to the port stays offered. (The port's `ready` comes out of all bank machines: a register keeps it out of our logic.)
         self.segments = segments = stream.SyncFIFO(sink.description, SEGMENTS)
         self.dma      = dma      = LiteDRAMDMAReader(port, fifo_depth=depth, fifo_buffered=True)
+        self.cut      = cut      = stream.PipeReady([("address", port.address_width)])
         active, load, issued     = Signal(), Signal(), Signal()
         address = Signal(port.address_width)
         left    = Signal(len(sink.units) + shift)
         self.comb += [
             sink.connect(segments.sink),
-            dma.sink.valid.eq(active),
-            dma.sink.address.eq(address),
-            issued.eq(active & dma.sink.ready),
+            cut.sink.valid.eq(active),
+            cut.sink.address.eq(address),
+            cut.source.connect(dma.sink),
+            issued.eq(active & cut.sink.ready),
             load.eq(~active | (issued & (left == 0))),
             segments.source.ready.eq(load),
         ]
@@ -64,7 +66,7 @@ class _PortReader(LiteXModule):
 
         # Words: one register between block RAM and logic.
         self.buffer = buffer = ResetInserter()(stream.Buffer(source.description))
-        words       = Signal(max=depth + 2)   # Issued, and not in the register yet.
+        words       = Signal(max=depth + 3)   # Issued, and not in the register yet.
         self.comb += [
             dma.source.connect(buffer.sink),
             buffer.source.connect(source),

@@ -21,7 +21,6 @@ import sys
 from ..accel.config import CoreConfig, check
 from . import ecp5, tools
 from .boards import get_board, known
-from .synthesis import NO_RW_CHECK
 
 EXTRAS = ("sdcard", "spi_sdcard")   # What a LiteX target's own main() can add to boot from.
 
@@ -72,7 +71,8 @@ def _litex_parser(board, platform, base, fit, defaults, prog):
         else:
             kind = float if isinstance(value, (int, float)) and name.endswith("freq") else type(value) if value is not None else str
             parser.target_group.add_argument(option, type=kind, default=value)
-    parser.set_defaults(no_ident_version=True, log_level="warning", **defaults)
+    # (yosys' LUTs of 5 to 7 inputs bind four neighbours each: without them there is less to place, and on ECP5 it routes.)
+    parser.set_defaults(no_ident_version=True, log_level="warning", yosys_nowidelut=True, **defaults)
     return parser
 
 
@@ -118,7 +118,7 @@ def make_soc(board, base, parser, args):
     if args.small_bios:
         soc.add_config("BIOS_NO_CRC")
     if _on_trellis(soc):
-        soc.platform.toolchain._yosys_cmds += ["hierarchy -top {build_name}", f"setattr -set no_rw_check 1 {NO_RW_CHECK}"]
+        soc.platform.toolchain._yosys_cmds += ["hierarchy -top {build_name}", *ecp5.PREPARE]
     return soc
 
 
@@ -205,6 +205,7 @@ def compile_gateware(soc, builder, args):
     cells = flow.synthesise()
     used  = ecp5.usage(cells)
     core  = getattr(soc, "llama", None)
+    flow.options = ecp5.placer_options(used, part)
     _say("\n".join(estimate_lines(cells, part, core and core.config)))
     if not args.estimate:
         ecp5.check_fits(used, part, "the SoC with the core")

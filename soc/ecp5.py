@@ -12,6 +12,23 @@ import re
 
 from ..accel.config import check
 
+# Commands for yosys before synth_ecp5. It makes a carry chain of every sum and comparison, to each of which nextpnr adds four LUTs for
+# its ends; a short one is smaller, and no slower, in LUTs alone. (Memories: in ours and in FIFOs, whose words are read later, what
+# is read while the same address is written does not matter.)
+SHORT_SUM   = 12   # Bits.
+NO_RW_CHECK = "m:llama_* m:storage*"
+PREPARE     = (
+    f"setattr -set no_rw_check 1 {NO_RW_CHECK}",
+    "proc", "flatten", "opt_expr", "opt_clean", "opt", "wreduce", "peepopt", "opt_clean",
+    f"techmap -map +/techmap.v t:$add t:$sub %u r:Y_WIDTH<={SHORT_SUM} %i",
+    f"techmap -map +/techmap.v t:$lt t:$le %u t:$ge %u t:$gt %u r:A_WIDTH<={SHORT_SUM} %i r:B_WIDTH<={SHORT_SUM} %i",
+    "opt_clean",
+)
+
+# nextpnr fills tiles up to 90 % unless told otherwise, in a corner of a device that is mostly empty, and then finds no way for the wires.
+SPARSE  = 0.7   # Share of the LUTs below which there is room to spread.
+DENSITY = ("--placer-heap-beta", "0.65")
+
 LUTS = dict(LUT4=1, CCU2C=2, TRELLIS_DPR16X4=6)
 
 
@@ -60,7 +77,7 @@ def usage(cells):
 
 # Owner of what has a name of its own: memories, and registers that stand in the core itself.
 _OWNERS = dict(keys="kvowner", values="kvowner", x="xmemory", sumofsquares="xmemory", scores="softmax", act="activations",
-    row="matvec", kv="kvquantise", function="functionarbiter", bfp="blockfloat")
+    row="matvec", kv="kvquantise", function="functionarbiter", bfp="blockfloat", stage="counters")
 _BLOCKS = ("activations", "blockfloat", "controller", "counters", "cut", "debugwindow", "embedding", "fetch", "functionarbiter", "kvowner",
     "kvquantise", "kvwriter", "matvec", "residual", "rmsnorm", "rope", "signature", "softmax", "streamreader", "swiglu", "topk", "unpack",
     "vpu", "xmemory")
@@ -83,6 +100,11 @@ def blocks(cells):
     for name, cell in cells.items():
         parts.setdefault(block(name), {})[name] = cell
     return dict(sorted(((name, usage(part)) for name, part in parts.items()), key=lambda item: -item[1].luts))
+
+
+def placer_options(used, part):
+    """Options of nextpnr for a design that takes `used` of `part`."""
+    return list(DENSITY) if used.luts < SPARSE*device(part).luts else []
 
 
 def check_fits(used, part, what):

@@ -34,13 +34,8 @@ PORT_BITS = 128          # Of a native DRAM port: DDR3 of 16 bits.
 PACKAGE   = "CABGA381"
 TRUE_DUAL = "llama_keys", "llama_values", "llama_keys_scales", "llama_values_scales"
 TIMEOUT   = 900          # Seconds for yosys: a memory that explodes into flip-flops takes for ever.
-# Memories in which what is read while the same address is written does not matter: ours, and FIFOs, whose words are read later.
-NO_RW_CHECK = "m:llama_* m:storage*"
-SCRIPT    = f"""read_verilog -defer {TOP}.v
-hierarchy -top {TOP}
-setattr -set no_rw_check 1 {NO_RW_CHECK}
-synth_ecp5 -top {TOP} -json {TOP}.json
-"""
+SCRIPT    = "\n".join((f"read_verilog -defer {TOP}.v", f"hierarchy -top {TOP}", *ecp5.PREPARE,
+    f"synth_ecp5 -nowidelut -top {TOP} -json {TOP}.json\n"))
 RUN_YOSYS = "import sys; from pyosys import libyosys as ys; ys.run_pass('script ' + sys.argv[1], ys.Design())"
 
 
@@ -242,7 +237,7 @@ def _nextpnr():
 def place_and_route(config=CoreConfig(), device="85k", speed=8, seed=1, freq=75):
     """(Fmax in MHz, critical path as lines of text) of the core placed alone; cached like the netlist."""
     source  = netlist(config)
-    options = [f"--{device}", "--speed", str(speed), "--package", PACKAGE, "--seed", str(seed), "--freq", str(freq)]
+    options = [f"--{device}", "--speed", str(speed), "--package", PACKAGE, "--seed", str(seed), "--freq", str(freq), *ecp5.DENSITY]
 
     def build(folder):
         shutil.copy(source/f"{TOP}.json", folder)

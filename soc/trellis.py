@@ -28,6 +28,7 @@ class Trellis:
         self.name    = name
         script       = (self.folder/f"build_{name}.sh").read_text()
         commands     = {line.split()[0]: shlex.split(line) for line in script.splitlines() if line and not line.startswith(("#", "set"))}
+        self.options = []     # More of nextpnr's.
         self._yosys  = commands["yosys"]
         self._pnr    = self._without(commands["nextpnr-ecp5"], ("--seed", "--textcfg"), ("--timing-allow-fail",))
         self._pack   = commands["ecppack"]
@@ -74,7 +75,7 @@ class Trellis:
     def _placing(self, seed):
         """(command, key, report) of placing with `seed`."""
         report  = f"seed{seed}.json"
-        command = [*self._pnr, "--seed", str(seed), "--textcfg", f"seed{seed}.config", "--report", report, "--timing-allow-fail"]
+        command = [*self._pnr, *self.options, "--seed", str(seed), "--textcfg", f"seed{seed}.config", "--report", report, "--timing-allow-fail"]
         return command, digest(self._netlist_key, " ".join(command), _plain(self.folder/f"{self.name}.lpf")), report
 
     def place(self, seed):

@@ -10,8 +10,9 @@ BOARD = Board(
     about      = "LFE5UM5G-45F, 128 MB DDR3",
     choice     = "device",
     fits       = {"LFE5UM5G": Fit(
-        core   = dict(lanes=16, columns=1, max_hidden=2048, kv_bytes=8192, fifo_bytes=4096),
-        budget = dict(luts=27_000, ffs=19_000, dp16kd=98, mult18x18d=37),
+        core    = dict(lanes=16, columns=3, max_hidden=2048, kv_bytes=8192, fifo_bytes=4096),
+        options = dict(l2_size=0),
+        budget  = dict(luts=28_500, ffs=21_000, dp16kd=104, mult18x18d=57),
     )},
     options    = dict(sys_clk_freq=75e6, bios_lto=True),
     speedgrade = "800",
