@@ -19,6 +19,7 @@ from .counters import COUNTERS, LlamaCounters
 from .debug import LlamaDebugWindow
 from .embedding import LlamaEmbedding
 from .fetch import LlamaFetch
+from .flush import FlushInserter
 from .function import LlamaFunctionArbiter
 from .kv import LlamaKVOwner
 from .kvquantise import LlamaKVQuantise
@@ -78,7 +79,7 @@ class LlamaCore(LiteXModule):
 
         def resettable(module):
             """`module` with a reset that the controller pulls while it drains a failed pass."""
-            module = ResetInserter()(module)
+            module = FlushInserter()(module)
             self.comb += module.reset.eq(ctrl.clear_datapath)
             return module
 

@@ -4,13 +4,14 @@
 from functools import reduce
 from operator import or_
 
-from migen import Array, If, ResetInserter, Signal, bits_for, log2_int
+from migen import Array, If, Signal, bits_for, log2_int
 
 from litex.gen import LiteXModule
 from litex.soc.interconnect import stream
 from litedram.frontend.dma import LiteDRAMDMAReader
 
 from .config import UNIT_BYTES, check
+from .flush import FlushInserter
 
 CHUNK_UNITS = 2048//UNIT_BYTES   # Units that one port reads in a row: a DRAM page of a 16-bit chip.
 COMMANDS    = 4                  # Commands that wait.
@@ -65,7 +66,7 @@ class _PortReader(LiteXModule):
         ]
 
         # Words: one register between block RAM and logic.
-        self.buffer = buffer = ResetInserter()(stream.Buffer(source.description))
+        self.buffer = buffer = FlushInserter()(stream.Buffer(source.description))
         words       = Signal(max=depth + 3)   # Issued, and not in the register yet.
         self.comb += [
             dma.source.connect(buffer.sink),
@@ -111,7 +112,7 @@ class LlamaStreamReader(LiteXModule):
 
         def clearable(module):
             """`module`, reset while flushing."""
-            module = ResetInserter()(module)
+            module = FlushInserter()(module)
             self.comb += module.reset.eq(clear)
             return module
 

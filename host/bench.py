@@ -9,6 +9,7 @@ import sys
 import time
 
 from ..accel.config import check
+from ..soc.boards import get_board
 from ..soc.memory import MEMORIES, get_memory
 from .importers import load_model, resolve
 from .measure import SHAPES, TYPES, measure, parse_shape, shape_model
@@ -26,6 +27,8 @@ def table(report):
         f"{report['tokens_per_second_per_gbps']:.2f} tokens/s per GB/s",
         f"  sequential reads through the same ports: {100*report['ceiling']:.2f} %; a token has "
         f"{100*report['mbu']/report['ceiling']:.2f} % of that"]
+    if "board" in report:
+        lines.append(f"  {report['board']} at {report['clk_freq']/1e6:.0f} MHz: {report['tokens_per_second']:.2f} tokens/s")
     if report["layers_measured"] != report["layers"]:
         lines.append(f"  {report['layers']} layers from {report['layers_measured']} that were measured: each layer's cycles, and what "
             "comes once a token")
@@ -80,14 +83,23 @@ def points(args):
     return [(*model, memory, context) for model, memory, context in product(models, memories, contexts)]
 
 
-def measure_points(wanted, core, vs_cpu):
+def find_board(text):
+    """(Board, FPGA) of NAME[:FPGA]; ValueError if there is none, or no simulated memory like its."""
+    name, _, fpga = text.partition(":")
+    board = get_board(name)
+    board.fit(fpga)
+    check(board.memory, f"--board is {name}: no simulated memory is like its ({', '.join(MEMORIES)})")
+    return board, fpga or next(iter(board.fits))
+
+
+def measure_points(wanted, core, vs_cpu, board=None):
     """Report of each of `wanted` (see points), in order; progress goes to stderr where there are several."""
     reports, before, built = [], None, None
     for i, (name, kind, make, memory, context) in enumerate(wanted):
         if make is not before:
             before, built = make, make()
         start = time.monotonic()
-        reports.append(dict(shape=name, type=kind, **measure(*built, memory, context, core, vs_cpu)))
+        reports.append(dict(shape=name, type=kind, **measure(*built, memory, context, core, vs_cpu, board)))
         if len(wanted) > 1:
             print(f"{i + 1}/{len(wanted)}: {table(reports[-1])[0]} ({time.monotonic() - start:.0f} s)", file=sys.stderr, flush=True)
     return reports
@@ -104,8 +116,10 @@ def main(argv=None):
     p.add_argument("--layers", type=int, help="layers of a shape that are built and measured (default: 2, which tells a large model's "
         "share to 1 %%; 8: to 0.1 %%)")
     p.add_argument("--context", help="positions, the token's own included (default: 256, or the model's)")
-    p.add_argument("--memory", default="ddr3x16", help=f"DRAM of the SoC: {', '.join(MEMORIES)} (default %(default)s). Of shapes, "
+    where = p.add_mutually_exclusive_group()
+    where.add_argument("--memory", default="ddr3x16", help=f"DRAM of the SoC: {', '.join(MEMORIES)} (default %(default)s). Of shapes, "
         "contexts and memories comma-separated lists are measured in all combinations")
+    where.add_argument("--board", metavar="NAME[:FPGA]", help="the core of a board, in a SoC like it: its tokens a second")
     for name in ("lanes", "columns", "ports"):
         p.add_argument(f"--{name}", type=int, help="of the core (default: that of `--device sim`)")
     p.add_argument("--vs-cpu", action="store_true", help="also decode a token by plain C on the SoC's own CPU (takes minutes)")
@@ -115,9 +129,12 @@ def main(argv=None):
     check(args.shape or args.layers is None, "--layers needs --shape: a model is measured whole")
     if args.plot:
         check_file(args.plot)
+    board   = find_board(args.board) if args.board else None
+    if board:
+        args.memory = board[0].memory
     core    = {n: getattr(args, n) for n in ("lanes", "columns", "ports") if getattr(args, n) is not None}
     listed  = any("," in text for text in (args.memory, args.context or "")) or len(split_shapes(args.shape or "")) > 1
-    reports = measure_points(points(args), core, args.vs_cpu)
+    reports = measure_points(points(args), core, args.vs_cpu, board)
     if args.plot:
         draw(reports, args.plot)
         print(f"{args.plot}: {len(reports)} points", file=sys.stderr)

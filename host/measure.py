@@ -90,21 +90,26 @@ def _pass(device, position, layers, candidates):
     return _named(device.probe(1, position, layers, candidates))
 
 
-def measure(model, n_layers, memory="ddr3x16", context=None, options=None, vs_cpu=False):
+def measure(model, n_layers, memory="ddr3x16", context=None, options=None, vs_cpu=False, board=None):
     """Decode on the simulated SoC with `model` (accel.image.Model), whose layers stand for `n_layers` like them: a dict.
 
-    options: of CoreConfig. cycles_per_token: all of it; bytes_per_token: see token_bytes; peak_bytes_per_cycle: of the DRAM's pins;
+    options: of CoreConfig. board: (soc.boards.Board, FPGA or None), whose core and SoC are simulated; adds board, clk_freq, tokens_per_second.
+    cycles_per_token: all of it; bytes_per_token: see token_bytes; peak_bytes_per_cycle: of the DRAM's pins;
     mbu: bytes over cycles times peak; ceiling: the same of sequential reads, see measure_ceiling. stalls: cycles by what the
     stream did, and the firmware's; stages: by the core's stage, and the firmware's; both add up to cycles_per_token. vs_cpu:
     cpu_cycles_per_token (plain C, int8, -O3, on the same SoC's CPU) and speed_up.
     """
     c, dram = model.config, get_memory(memory)
-    core    = core_for(c, dram, options or {})
+    if board:
+        core, around = suited_config(dram.phy_settings(), **board[0].fit(board[1]).core | (options or {})), board[0].simulated(board[1])
+        core.check_model(c)
+    else:
+        core, around = core_for(c, dram, options or {}), {}
     header  = image.read_header(image.write_image(model))
     whole   = replace(c, n_layers=n_layers)
     while not core.kv_on_chip(whole) and core.kv_on_chip(c):   # Few layers' cache would fit where that of all does not.
         core = replace(core, kv_bytes=core.kv_bytes//2)
-    with SimDevice(core, memory) as device:
+    with SimDevice(core, memory, **around) as device:
         device.load(model)
         context = min(context or CONTEXT, device.context)
         counts  = _pass(device, context - 1, c.n_layers, 1)
@@ -125,6 +130,10 @@ def measure(model, n_layers, memory="ddr3x16", context=None, options=None, vs_cp
             tokens_per_second_per_gbps=round(1e9/cycles/dram.peak_bytes, 3),
             stalls=stream | dict(idle=counts["total"] - sum(stream.values()), firmware=firmware),
             stages={n: counts[n] for n in STAGES} | dict(firmware=firmware))
+        if board:
+            clk_freq = board[0].defaults(board[1])["sys_clk_freq"]
+            report  |= dict(board=" ".join(filter(None, (board[0].name, board[1]))), clk_freq=clk_freq,
+                tokens_per_second=round(clk_freq/cycles, 3))
         if vs_cpu:
             report["cpu_cycles_per_token"] = device.baseline(1, context - 1).cycles
             report["speed_up"]             = round(report["cpu_cycles_per_token"]/cycles, 1)

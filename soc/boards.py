@@ -17,6 +17,7 @@ class Fit:
     debug:      whether the core's debug window is there.
     small_bios: LiteX's BIOS without its commands (soc/bios), in half the ROM.
     controller: fields of LiteDRAM's ControllerSettings that differ.
+    short_sums: bits up to which sums are made of LUTs, to fill a small ECP5 (ecp5.short_sums).
     budget:     most that it may take of a resource (fields of ecp5.Usage), as a ratchet: soc.report fails above it.
     """
     core:       dict = field(default_factory=dict)
@@ -24,6 +25,7 @@ class Fit:
     debug:      bool = True
     small_bios: bool = False
     controller: dict = field(default_factory=dict)
+    short_sums: int  = 0
     budget:     dict = field(default_factory=dict)
 
 
@@ -47,6 +49,7 @@ class Board:
     options:    as in Fit, for all of them.
     speedgrade: grade of the DRAM's timings that fits its real clock, None for LiteDRAM's default.
     uart_pins:  of a serial port that the platform does not have: (tx, rx, IO standard).
+    memory:     the simulated DRAM (soc.memory.MEMORIES) that moves as many bytes a clock in the same way; None: there is none.
     """
     target:     str
     about:      str
@@ -55,6 +58,7 @@ class Board:
     options:    dict = field(default_factory=dict)
     speedgrade: str  = None
     uart_pins:  tuple = None
+    memory:     str  = None
 
     @property
     def name(self):
@@ -71,6 +75,12 @@ class Board:
         """Defaults of all options, for an FPGA."""
         fpga = fpga or next(iter(self.fits))
         return self.options | ({self.choice: fpga} if self.choice else {}) | self.fit(fpga).options
+
+    def simulated(self, fpga=None):
+        """Options of soc.sim.build_simulator for the SoC around the core on an FPGA: L2, CPU, DRAM controller."""
+        options = self.defaults(fpga)
+        return dict(l2_bytes=options.get("l2_size", 8192), cpu_variant=options.get("cpu_variant", "standard"),
+            controller=self.fit(fpga).controller)
 
 
 def known():

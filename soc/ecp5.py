@@ -12,22 +12,18 @@ import re
 
 from ..accel.config import check
 
-# Commands for yosys before synth_ecp5. It makes a carry chain of every sum and comparison, to each of which nextpnr adds four LUTs for
-# its ends; a short one is smaller, and no slower, in LUTs alone. (Memories: in ours and in FIFOs, whose words are read later, what
-# is read while the same address is written does not matter.)
-SHORT_SUM   = 12   # Bits.
-NO_RW_CHECK = "m:llama_* m:storage*"
-PREPARE     = (
-    f"setattr -set no_rw_check 1 {NO_RW_CHECK}",
-    "proc", "flatten", "opt_expr", "opt_clean", "opt", "wreduce", "peepopt", "opt_clean",
-    f"techmap -map +/techmap.v t:$add t:$sub %u r:Y_WIDTH<={SHORT_SUM} %i",
-    f"techmap -map +/techmap.v t:$lt t:$le %u t:$ge %u t:$gt %u r:A_WIDTH<={SHORT_SUM} %i r:B_WIDTH<={SHORT_SUM} %i",
-    "opt_clean",
-)
+# Commands for yosys before synth_ecp5. Memories: in ours and in FIFOs, whose words are read later, what is read while the same address
+# is written does not matter.
+PREPARE = ("setattr -set no_rw_check 1 m:llama_* m:storage*",)
 
-# nextpnr fills tiles up to 90 % unless told otherwise, in a corner of a device that is mostly empty, and then finds no way for the wires.
-SPARSE  = 0.7   # Share of the LUTs below which there is room to spread.
-DENSITY = ("--placer-heap-beta", "0.65")
+
+def short_sums(bits):
+    """Commands for yosys, after PREPARE, that put sums and comparisons of up to `bits` bits into LUTs instead of carry chains. nextpnr
+    adds four LUTs to each chain for its ends, so a full device has room for more; but wires get longer."""
+    return ("proc", "flatten", "opt_expr", "opt_clean", "opt", "wreduce", "peepopt", "opt_clean",
+        f"techmap -map +/techmap.v t:$add t:$sub %u r:Y_WIDTH<={bits} %i",
+        f"techmap -map +/techmap.v t:$lt t:$le %u t:$ge %u t:$gt %u r:A_WIDTH<={bits} %i r:B_WIDTH<={bits} %i", "opt_clean")
+
 
 LUTS = dict(LUT4=1, CCU2C=2, TRELLIS_DPR16X4=6)
 
@@ -103,8 +99,10 @@ def blocks(cells):
 
 
 def placer_options(used, part):
-    """Options of nextpnr for a design that takes `used` of `part`."""
-    return list(DENSITY) if used.luts < SPARSE*device(part).luts else []
+    """Options of nextpnr for a design that takes `used` of `part`. It fills tiles up to 90 % unless told otherwise, in one corner of a
+    device that is mostly empty, and then finds no way for the wires: where there is room, less."""
+    density = max(0.65, used.luts/device(part).luts + 0.2)
+    return ["--placer-heap-beta", f"{density:.2f}"] if density < 0.9 else []
 
 
 def check_fits(used, part, what):

@@ -13,20 +13,22 @@ _TIMEOUT = 180.0   # Seconds: half a million cycles a second, on a busy machine 
 
 
 class SimDevice(SerialDevice):
-    """The simulated SoC with `memory` (soc/memory.py) and a core of `config` (default: what suits it). Built when the first model is loaded, then from
-    the cache. It stands still while nothing is asked of it."""
+    """The simulated SoC with `memory` (soc/memory.py) and a core of `config` (default: what suits it), `options` as
+    soc.sim.build_simulator takes them. Built when the first model is loaded, then from the cache. It stands still while nothing is
+    asked of it."""
 
-    def __init__(self, config=None, memory="ddr3x16"):
+    def __init__(self, config=None, memory="ddr3x16", **options):
         self.name      = "sim"
         self.config    = config or suited_config(get_memory(memory).phy_settings())
         self.memory    = memory
+        self.options   = options
         self.simulator = self.client = self.counters = None
 
     def load(self, model, on_progress=None):
         """Start the simulator anew with the image of `model`. on_progress is not called: nothing is sent."""
         from ...soc.sim import Simulator, build_firmware, build_simulator
         self.config.check_model(model.config)
-        build    = build_simulator(self.config, self.memory)
+        build    = build_simulator(self.config, self.memory, **self.options)
         firmware = build_firmware(build)
         self.close()
         with tempfile.TemporaryDirectory(prefix="litellama-") as folder:

@@ -10,6 +10,7 @@ BOARD = Board(
     about      = "XC7A35T or XC7A100T, 256 MB DDR3",
     choice     = "variant",
     fits       = {"a7-35": Fit(core=dict(lanes=16, columns=1, ports=1, max_hidden=2048, kv_bytes=8192, fifo_bytes=4096)), "a7-100": Fit()},
+    memory     = "ddr3x16",
     options    = dict(sys_clk_freq=100e6, bios_lto=True),
     speedgrade = "800",
 )

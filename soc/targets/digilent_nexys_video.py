@@ -7,6 +7,7 @@ from ..build import main
 BOARD = Board(
     target     = "litex_boards.targets.digilent_nexys_video",
     about      = "XC7A200T, 512 MB DDR3",
+    memory     = "ddr3x16",
     options    = dict(sys_clk_freq=100e6, bios_lto=True),
     speedgrade = "1066",   # See lambdaconcept_ecpix5.
 )

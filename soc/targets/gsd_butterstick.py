@@ -11,6 +11,7 @@ BOARD = Board(
     about      = "LFE5UM5G-85F, 256 MB DDR3",
     choice     = "device",
     fits       = {"85F": Fit(ECP5_DDR3.core, ECP5_DDR3.options, budget=ECP5_DDR3.budget | dict(luts=30_500, ffs=22_500))},
+    memory     = "ddr3x16-ecp5",
     options    = dict(sys_clk_freq=60e6, bios_lto=True, with_syzygy_gpio=False),
     speedgrade = "800",
     uart_pins  = ("SYZYGY0:S0", "SYZYGY0:S1", "LVCMOS33"),

@@ -15,7 +15,8 @@ SMALLEST = Fit(
     debug      = False,
     small_bios = True,
     controller = dict(cmd_buffer_depth=1),
-    budget     = dict(luts=24_000, ffs=16_500, dp16kd=54, mult18x18d=25),
+    short_sums = 12,
+    budget     = dict(luts=22_400, ffs=16_200, dp16kd=54, mult18x18d=25),
 )
 
 BOARD = Board(
@@ -23,6 +24,7 @@ BOARD = Board(
     about      = "LFE5U-25F or -85F, 128 MB DDR3",
     choice     = "device",
     fits       = {"85F": ECP5_DDR3, "25F": SMALLEST},
+    memory     = "ddr3x16-ecp5",
     options    = dict(sys_clk_freq=48e6, bios_lto=True),
     speedgrade = "800",
     uart_pins  = ("GPIO:1", "GPIO:0", "LVCMOS33"),

@@ -9,6 +9,7 @@ BOARD = Board(
     about      = "LFE5UM5G-85F, 512 MB DDR3",
     choice     = "device",
     fits       = {"85F": ECP5_DDR3},
+    memory     = "ddr3x16-ecp5",
     options    = dict(sys_clk_freq=75e6, bios_lto=True),
     speedgrade = "1066",   # Of this chip LiteDRAM states tRFC shorter than for 800, and right: 260 ns are 39 of its 138 clocks.
 )

@@ -14,6 +14,7 @@ BOARD = Board(
         options = dict(l2_size=0),
         budget  = dict(luts=28_500, ffs=21_000, dp16kd=104, mult18x18d=57),
     )},
+    memory     = "ddr3x16-ecp5",
     options    = dict(sys_clk_freq=75e6, bios_lto=True),
     speedgrade = "800",
 )

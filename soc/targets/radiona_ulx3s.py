@@ -13,6 +13,7 @@ BOARD = Board(
         options = dict(l2_size=0),
         budget  = dict(luts=25_500, ffs=18_200, dp16kd=112, mult18x18d=45),
     )},
+    memory  = "sdr16",
     options = dict(sys_clk_freq=50e6, bios_lto=True),
 )
 

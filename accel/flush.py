@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Reset of blocks while the core drains, without that of their data."""
+
+from migen import ResetInserter
+from migen.fhdl.tools import list_inputs, list_targets
+from migen.fhdl.visit import NodeVisitor
+
+DATA_BITS = 8   # A register that is narrower is reset in any case.
+
+
+class _Deciding(NodeVisitor):
+    """Collects the signals that decide something: what conditions ask, and what depends on its own value."""
+    def __init__(self):
+        self.signals = set()
+
+    def visit_If(self, node):
+        """The condition, and what is inside."""
+        self.signals |= list_inputs(node.cond)
+        super().visit_If(node)
+
+    def visit_Case(self, node):
+        """What is distinguished, and what is inside."""
+        self.signals |= list_inputs(node.test)
+        super().visit_Case(node)
+
+    def visit_Assign(self, node):
+        """A register in its own next value."""
+        self.signals |= list_inputs(node.r) & list_targets(node)
+
+
+class FlushInserter(ResetInserter):
+    """Migen's ResetInserter, but for data: registers of DATA_BITS or more that no condition asks and that do not depend on their own
+    value. What says whether they count (`valid`, counts, states) is reset.
+
+    They are half of all flip-flops. Without a reset they go into any slice, and the net of the reset, which is on no global wire
+    of an ECP5, to half as many.
+    """
+    def transform_fragment_insert(self, i, f, to_insert):
+        """See Migen."""
+        deciding = _Deciding()
+        deciding.visit(f.comb)
+        for _, domain in to_insert:
+            deciding.visit(f.sync[domain])
+        for _, domain in to_insert:
+            for signal in list_targets(f.sync[domain]):
+                if len(signal) >= DATA_BITS and signal not in deciding.signals:
+                    signal.reset_less = True
+        super().transform_fragment_insert(i, f, to_insert)
