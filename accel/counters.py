@@ -22,7 +22,7 @@ class LlamaCounters(LiteXModule):
     more: other 32-bit values to select, with the numbers behind the counters'.
 
     As only one stage counts at a time, one counter does: it is added to the stage's word of a memory when the stage ends. So
-    a stage's value is there three clocks after its last event; the others' two.
+    stages' values are there three clocks after the last stage, not while one is on; the others' two clocks after any event.
     """
 
     def __init__(self, more=()):
@@ -49,16 +49,15 @@ class LlamaCounters(LiteXModule):
         kept       = Signal(2**bits)   # Numbers that have a sum.
         known      = Array(kept[n] for n in range(2**bits))
         sums       = Memory(32, 2**bits, name="llama_stage_clocks")
-        add, write, show = sums.get_port(async_read=True), sums.get_port(write_capable=True), sums.get_port(async_read=True)
-        self.specials += sums, add, write, show
+        read, write = sums.get_port(async_read=True), sums.get_port(write_capable=True, mode=READ_FIRST)
+        self.specials += sums, read, write
         same       = Signal()
         self.comb += [
             same.eq(on & was_on & (now == last)),
-            add.adr.eq(last),
+            read.adr.eq(Mux(was_on, last, self.select[:bits])),
             write.adr.eq(last),
             write.we.eq(was_on & ~same),
-            write.dat_w.eq(Mux(known[last], add.dat_r, 0) + clocks),
-            show.adr.eq(self.select),
+            write.dat_w.eq(Mux(known[last], read.dat_r, 0) + clocks),
         ]
         self.sync += [
             now.eq(reduce(or_, [Mux(self.events[name], n, 0) for n, name in enumerate(STAGES, len(STREAM_COUNTERS))])),
@@ -68,5 +67,5 @@ class LlamaCounters(LiteXModule):
             If(same, clocks.eq(clocks + 1)).Else(clocks.eq(1)),
             If(write.we, kept.eq(kept | (1 << last))),
             If(self.clear, on.eq(0), was_on.eq(0), kept.eq(0)),
-            self.value.eq(Array([*values, *[Mux(known[self.select[:bits]], show.dat_r, 0)]*len(STAGES), *more])[self.select]),
+            self.value.eq(Array([*values, *[Mux(known[self.select[:bits]], read.dat_r, 0)]*len(STAGES), *more])[self.select]),
         ]

@@ -71,8 +71,9 @@ def _litex_parser(board, platform, base, fit, defaults, prog):
         else:
             kind = float if isinstance(value, (int, float)) and name.endswith("freq") else type(value) if value is not None else str
             parser.target_group.add_argument(option, type=kind, default=value)
-    # (yosys' LUTs of 5 to 7 inputs bind four neighbours each: without them there is less to place, and on ECP5 it routes.)
-    parser.set_defaults(no_ident_version=True, log_level="warning", yosys_nowidelut=True, **defaults)
+    if "--yosys-nowidelut" in parser._option_string_actions:   # What LUTs of 5 to 7 inputs make of an ECP5: soc/README.md.
+        defaults = defaults | dict(yosys_nowidelut=True)
+    parser.set_defaults(no_ident_version=True, log_level="warning", **defaults)
     return parser
 
 

@@ -35,7 +35,8 @@ def stubs(text, others=()):
 def _sources(gateware, top):
     """Verilog besides the design's own, from the script that names it: yosys', Vivado's or Gowin's."""
     scripts = "\n".join(path.read_text() for pattern in ("*.ys", "*.tcl") for path in gateware.glob(pattern))
-    return [path for path in dict.fromkeys(re.findall(r"[^\s{}\"]+\.s?v\b", scripts)) if not path.endswith(f"{top}.v")]
+    named   = dict.fromkeys(re.findall(r"[^\s{}\"]+\.s?v\b", scripts))
+    return [path for path in named if not path.endswith(f"{top}.v") and not path.startswith("+/")]   # (+/: yosys' own.)
 
 
 def lint(gateware, top):

@@ -162,7 +162,7 @@ def test_nothing_mirrors_keys_and_values():
     assert names.pop("storage") == 19   # FIFOs.
     assert names == Counter(("llama_keys", "llama_keys_scales", "llama_values", "llama_values_scales", "llama_act_mant",
         "llama_act_meta", "llama_bfp_buffer", "llama_kv_buffer", "llama_x", "llama_row_sums", "partial_sums", "llama_rope_cosine",
-        "llama_rope_sine", "llama_scores", "llama_topk_list", "llama_function_table"))
+        "llama_rope_sine", "llama_scores", "llama_topk_list", "llama_function_table", "llama_stage_clocks"))
 
 
 # 3: reads and writes overlap, never in one place --------------------------------------------------
