@@ -115,9 +115,8 @@ class CoreConfig:
 
     def __post_init__(self):
         check(self.lanes in (8, 16, 32, 64), f"lanes is {self.lanes}, must be 8, 16, 32 or 64")
-        check(self.lanes <= BLOCK or self.activation_regions[0] % 2 == self.activation_regions[1] % 2 == 0,
-            f"max_context {self.max_context}, max_hidden {self.max_hidden}, max_heads_dim {self.max_heads_dim}: with 64 lanes the first, "
-            f"and the larger of the others, must be a multiple of {2*BLOCK}")
+        check(self.lanes <= BLOCK or self.activation_regions[0] % 2 == 0,
+            f"max_hidden {self.max_hidden} and max_heads_dim {self.max_heads_dim}: with 64 lanes the larger must be a multiple of {2*BLOCK}")
         check(1 <= self.columns <= 8, f"columns is {self.columns}, must be 1 to 8")
         check(1 <= self.max_topk <= TOPK_MAX, f"max_topk is {self.max_topk}, must be 1 to {TOPK_MAX}")
         for name in ("max_dim", "max_hidden", "max_heads_dim", "max_head_dim", "max_context", "kv_bytes"):
@@ -143,16 +142,16 @@ class CoreConfig:
         """First blocks of the activation memory's regions A, B, P, and its depth in blocks.
 
         A: norm and attention outputs; B: queries, feed-forward hidden vector; P: probabilities of one head. What attention needs
-        comes first: P and the queries of B, `attention_blocks`, all that columns after the first have.
+        comes first: P and the queries of B, `attention_blocks`, all that columns after the first have. B begins at an even block.
         """
         a, b, p = (max(self.max_dim, self.max_heads_dim)//BLOCK, max(self.max_hidden, self.max_heads_dim)//BLOCK,
-            self.max_context//BLOCK)
+            2*ceil_div(self.max_context, 2*BLOCK))
         return p + b, p, 0, p + b + a
 
     @property
     def attention_blocks(self):
         """Blocks that columns after the first have: probabilities and queries."""
-        return (self.max_context + self.max_heads_dim)//BLOCK
+        return self.activation_regions[1] + self.max_heads_dim//BLOCK
 
     def digest(self):
         """Short hash that names this configuration (simulator cache, reports)."""

@@ -31,7 +31,7 @@ def canned(memory="ddr3x16", context=256, shape="small", type="q4_0"):
 def measured(monkeypatch):
     """Calls of bench's measure, which answers with canned reports; models are not made."""
     calls = []
-    def measure(model, n_layers, memory="ddr3x16", context=None, options=None, vs_cpu=False):
+    def measure(model, n_layers, memory="ddr3x16", context=None, options=None, vs_cpu=False, board=None):
         calls.append((model, n_layers, memory, context, options))
         report = canned(memory, context or 256)
         return {k: v for k, v in report.items() if k not in ("shape", "type")}
@@ -124,3 +124,12 @@ def test_groups_leave_nothing_out():
     """All stages and all stalls are in exactly one group."""
     assert sorted(part for parts in STAGE_GROUPS.values() for part in parts) == sorted((*STAGES, "firmware"))
     assert sorted(part for parts in STALL_GROUPS.values() for part in parts) == sorted(canned()["stalls"])
+
+
+def test_boards():
+    """NAME or NAME:FPGA; what is unknown, or has no memory like it in simulation, is told with what there is."""
+    assert bench.find_board("gsd_orangecrab")[1] == "85F" and bench.find_board("gsd_orangecrab:25F")[1] == "25F"
+    for text, why in (("nonesuch", "board is 'nonesuch'"), ("gsd_orangecrab:12F", "--device of gsd_orangecrab is '12F'"),
+            ("xilinx_kc705", "no simulated memory is like its")):
+        with pytest.raises(ValueError, match=why):
+            bench.find_board(text)

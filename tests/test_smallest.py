@@ -5,6 +5,7 @@ from litellama.accel.config import CoreConfig
 from litellama.host.devices.reference import ReferenceDevice
 from litellama.host.devices.sim import SimDevice
 from litellama.host.importers import load_model, resolve
+from litellama.host.measure import measure
 from litellama.host.sampler import SamplerParams
 from litellama.soc.boards import get_board
 
@@ -19,3 +20,13 @@ def test_smallest_soc_answers_as_the_reference():
             device.load(model)
             answers.append(device.generate([1, 2, 3, 4, 5], SamplerParams(0.0, 0, 1.0, 1), 12).tokens)
     assert answers[0] == answers[1] and len(answers[0]) == 12
+
+
+def test_its_tokens_a_second():
+    """`bench --board` measures the board's core in a SoC like the board's, at the board's clock."""
+    board    = get_board("gsd_orangecrab")
+    model, _ = load_model(resolve("default"))
+    report   = measure(model, model.config.n_layers, board.memory, 32, board=(board, "25F"))
+    assert (report["board"], report["lanes"], report["columns"], report["clk_freq"]) == ("gsd_orangecrab 25F", 8, 1, 48e6)
+    assert abs(report["tokens_per_second"]*report["cycles_per_token"]/48e6 - 1) < 1e-3
+    assert 0.2 < report["mbu"] < report["ceiling"]*1.01 < 1
