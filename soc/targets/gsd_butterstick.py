@@ -10,7 +10,7 @@ BOARD = Board(
     target     = "litex_boards.targets.gsd_butterstick",
     about      = "LFE5UM5G-85F, 256 MB DDR3",
     choice     = "device",
-    fits       = {"85F": Fit(ECP5_DDR3.core, ECP5_DDR3.options, budget=ECP5_DDR3.budget | dict(luts=30_500, ffs=22_500))},
+    fits       = {"85F": Fit(ECP5_DDR3.core, ECP5_DDR3.options, budget=ECP5_DDR3.budget | dict(luts=31_000, ffs=22_500))},
     memory     = "ddr3x16-ecp5",
     options    = dict(sys_clk_freq=60e6, bios_lto=True, with_syzygy_gpio=False),
     speedgrade = "800",
