@@ -43,6 +43,11 @@ def read_layout(lanes, columns, depth_blocks, attention_blocks):
     return layout
 
 
+def of_column(read, name, column):
+    """Field `name` of a read port for a column."""
+    return getattr(read, f"{name}{column or ''}")
+
+
 class LlamaActivations(LiteXModule):
     """Activation vectors in block floating point, one memory set per column, block RAM.
 
@@ -54,11 +59,10 @@ class LlamaActivations(LiteXModule):
     half as many come in a beat: their words are half as wide, they keep no sums, and only the first `attention_blocks` blocks.
 
     lanes: mantissas per word. columns: vectors. depth_blocks: blocks of 32 of the first column. attention_blocks: of each column
-    after it (None: as many). step: mantissas written at once, 2, 4 or 8.
+    after it. step: mantissas written at once, 2, 4 or 8.
     """
-    def __init__(self, lanes, columns, depth_blocks, attention_blocks=None, step=4):
-        attention_blocks = depth_blocks if attention_blocks is None else attention_blocks
-        narrow           = lanes//2
+    def __init__(self, lanes, columns, depth_blocks, attention_blocks, step=4):
+        narrow = lanes//2
         check(2*BLOCK % lanes == 0 and (lanes if columns == 1 else narrow) % step == 0,
             f"lanes is {lanes}, must divide {2*BLOCK} and be a multiple of {step if columns == 1 else 2*step}")
         check(1 <= attention_blocks <= depth_blocks, f"attention_blocks is {attention_blocks}, must be 1 to depth_blocks {depth_blocks}")
@@ -73,8 +77,7 @@ class LlamaActivations(LiteXModule):
         place = Cat(write.index, write.block)
         for c in range(columns):
             width, blocks, ways = (lanes, depth_blocks, max(1, lanes//BLOCK)) if c == 0 else (narrow, attention_blocks, 1)
-            of_column = lambda name: getattr(read, f"{name}{c or ''}")
-            info      = [(of_column("exp"), EXP_BITS), *([(read.sum, SUM_BITS)] if c == 0 else [])]
+            info      = [(of_column(read, "exp", c), EXP_BITS), *([(read.sum, SUM_BITS)] if c == 0 else [])]
             meta_bits = sum(bits for _, bits in info)
             parts     = log2_int(width//step)   # Writes per word, as a power of 2.
             other     = log2_int(ways)
@@ -95,8 +98,8 @@ class LlamaActivations(LiteXModule):
                 meta_w.dat_w.eq(Cat(*[write.exp, write.sum][:len(info)]*ways)),
                 meta_w.we.eq(Mux(write.meta_we & chosen, 1 << write.block[:other] if other else 1, 0)),
                 # Read.
-                mant_r.adr.eq(of_column("word")),
-                meta_r.adr.eq(of_column("block")[other:]),
+                mant_r.adr.eq(of_column(read, "word", c)),
+                meta_r.adr.eq(of_column(read, "block", c)[other:]),
             ]
             swap = Signal()   # The block that is wanted is the second of its word.
             if other:
@@ -107,7 +110,7 @@ class LlamaActivations(LiteXModule):
                 word = Signal(meta_bits)
                 self.comb += [
                     word.eq(pick(meta_r.dat_r, meta_bits)),
-                    of_column("mant")[way*part:(way + 1)*part].eq(pick(mant_r.dat_r, part)),
+                    of_column(read, "mant", c)[way*part:(way + 1)*part].eq(pick(mant_r.dat_r, part)),
                 ]
                 at = 0
                 for field, bits in info:

@@ -9,7 +9,7 @@ from migen import Array, Cat, If, Memory, Mux, READ_FIRST, Record, Signal, bits_
 from litex.gen import LiteXModule
 from litex.soc.interconnect import stream
 
-from .bfp import EXP_BITS, MANT_BITS, SUM_BITS
+from .bfp import EXP_BITS, MANT_BITS, SUM_BITS, of_column
 from .config import BLOCK, check
 from .fp import LlamaFixedToFP, delay
 from .image import Q4_1, Q8_0
@@ -169,7 +169,7 @@ class LlamaMatVec(LiteXModule):
             ),
         ]
         for c in range(columns):
-            to_word, to_block = (getattr(read, f"{name}{c or ''}") for name in ("word", "block"))
+            to_word, to_block = (of_column(read, name, c) for name in ("word", "block"))
             words             = log2_int(max(1, BLOCK//lanes if c == 0 else 2*BLOCK//lanes))   # Of a block, as a power of 2.
             word, block, base, first = (Signal(n) for n in (len(to_word), *[len(to_block)]*3))
             self.comb += [
@@ -230,7 +230,7 @@ class LlamaMatVec(LiteXModule):
         accs, sums_read, sums_written = [], [], []
         for c in range(columns):
             terms     = []
-            mant, exp = (delay(self, getattr(read, f"{name}{c or ''}"), 1) for name in ("mant", "exp"))
+            mant, exp = (delay(self, of_column(read, name, c), 1) for name in ("mant", "exp"))
             for way in range(ways if c == 0 else 1):
                 # Dot product of a beat, summed over the beats of its block. (Columns after the first: of bytes, so half as many.)
                 n       = lanes//ways if c == 0 else lanes//2

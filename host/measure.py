@@ -101,7 +101,8 @@ def measure(model, n_layers, memory="ddr3x16", context=None, options=None, vs_cp
     """
     c, dram = model.config, get_memory(memory)
     if board:
-        core, around = suited_config(dram.phy_settings(), **board[0].fit(board[1]).core | (options or {})), board[0].simulated(board[1])
+        target, fpga = board
+        core, around = suited_config(dram.phy_settings(), **target.fit(fpga).core | (options or {})), target.simulated(fpga)
         core.check_model(c)
     else:
         core, around = core_for(c, dram, options or {}), {}
@@ -131,8 +132,8 @@ def measure(model, n_layers, memory="ddr3x16", context=None, options=None, vs_cp
             stalls=stream | dict(idle=counts["total"] - sum(stream.values()), firmware=firmware),
             stages={n: counts[n] for n in STAGES} | dict(firmware=firmware))
         if board:
-            clk_freq = board[0].defaults(board[1])["sys_clk_freq"]
-            report  |= dict(board=" ".join(filter(None, (board[0].name, board[1]))), clk_freq=clk_freq,
+            clk_freq = target.defaults(fpga)["sys_clk_freq"]
+            report  |= dict(board=" ".join(filter(None, (target.name, fpga))), clk_freq=clk_freq,
                 tokens_per_second=round(clk_freq/cycles, 3))
         if vs_cpu:
             report["cpu_cycles_per_token"] = device.baseline(1, context - 1).cycles

@@ -30,8 +30,7 @@ class Fit:
 
 
 # DDR3 of 16 bits at 1:2 gives 128 bits every second clock: 16 lanes take as much. Three columns are SmolLM2's group of heads. Core and
-# SoC are to take at most 60 % of an 85F, of whose block RAMs (208) there are fewest; an L2 cache for the CPU would take 17 of them, and
-# its comparator is what limited the clock.
+# SoC are to take at most 60 % of an 85F, of whose block RAMs (208) there are fewest; an L2 cache for the CPU would take 17 of them.
 ECP5_DDR3 = Fit(
     core    = dict(lanes=16, columns=3, kv_bytes=16384, fifo_bytes=16384),
     options = dict(l2_size=0),

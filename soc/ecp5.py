@@ -12,13 +12,13 @@ import re
 
 from ..accel.config import check
 
-# Commands for yosys before synth_ecp5. Memories: in ours and in FIFOs, whose words are read later, what is read while the same address
-# is written does not matter.
-PREPARE = ("setattr -set no_rw_check 1 m:llama_* m:storage*",)
+# For yosys before synth_ecp5: in our memories and in FIFOs, whose words are read later, what is read while the same address is written
+# does not matter.
+NO_RW_CHECK = "setattr -set no_rw_check 1 m:llama_* m:storage*"
 
 
 def short_sums(bits):
-    """Commands for yosys, after PREPARE, that put sums and comparisons of up to `bits` bits into LUTs instead of carry chains. nextpnr
+    """Commands for yosys, after NO_RW_CHECK, that put sums and comparisons of up to `bits` bits into LUTs instead of carry chains. nextpnr
     adds four LUTs to each chain for its ends, so a full device has room for more; but wires get longer."""
     return ("proc", "flatten", "opt_expr", "opt_clean", "opt", "wreduce", "peepopt", "opt_clean",
         f"techmap -map +/techmap.v t:$add t:$sub %u r:Y_WIDTH<={bits} %i",

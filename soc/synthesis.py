@@ -34,7 +34,7 @@ PORT_BITS = 128          # Of a native DRAM port: DDR3 of 16 bits.
 PACKAGE   = "CABGA381"
 TRUE_DUAL = "llama_keys", "llama_values", "llama_keys_scales", "llama_values_scales"
 TIMEOUT   = 900          # Seconds for yosys: a memory that explodes into flip-flops takes for ever.
-SCRIPT    = "\n".join((f"read_verilog -defer {TOP}.v", f"hierarchy -top {TOP}", *ecp5.PREPARE,
+SCRIPT    = "\n".join((f"read_verilog -defer {TOP}.v", f"hierarchy -top {TOP}", ecp5.NO_RW_CHECK,
     f"synth_ecp5 -nowidelut -top {TOP} -json {TOP}.json\n"))
 RUN_YOSYS = "import sys; from pyosys import libyosys as ys; ys.run_pass('script ' + sys.argv[1], ys.Design())"
 

@@ -12,7 +12,7 @@ from litex.gen import LiteXModule
 
 from gateware import run_block
 from litellama.accel import numerics
-from litellama.accel.bfp import LlamaActivations, LlamaBlockFloat
+from litellama.accel.bfp import LlamaActivations, LlamaBlockFloat, of_column
 from litellama.accel.config import BLOCK
 
 DEPTH = 16
@@ -22,7 +22,7 @@ class Converter(LiteXModule):
     """Block float converter and its memories. All outputs are combinational copies, and the block RAM's output shows from the
     third clock on: Icarus starts registers that are ports, and those inside a block RAM, as X."""
     def __init__(self, lanes, columns):
-        self.activations = activations = LlamaActivations(lanes, columns, DEPTH)
+        self.activations = activations = LlamaActivations(lanes, columns, DEPTH, DEPTH)
         self.bfp         = bfp         = LlamaBlockFloat(lanes, activations)
         read      = activations.read
         known     = Signal(2)
@@ -90,7 +90,6 @@ def compare(dut, lanes, want, base, emax, converted=None):
     column. converted: columns that were converted (all), which have a column_emax."""
     read, ways = dut.activations.read, max(1, lanes//BLOCK)
     n = len(want[0].exp)
-    of_column = lambda name, c: getattr(read, f"{name}{c or ''}")
     assert (yield dut.bfp.emax) == emax
     for c in range(len(want)) if converted is None else converted:
         assert (yield dut.bfp.column_emax[c]) == want[c].emax
@@ -101,12 +100,12 @@ def compare(dut, lanes, want, base, emax, converted=None):
         for k in range(BLOCK//min(width)):
             for c, b in enumerate(blocks):
                 place = (base + b)*BLOCK//width[c] + k % (BLOCK//width[c])
-                yield of_column("word", c).eq(place//ways if c == 0 else place)
-                yield of_column("block", c).eq(base + b)
+                yield of_column(read, "word", c).eq(place//ways if c == 0 else place)
+                yield of_column(read, "block", c).eq(base + b)
             yield
             yield
             for c in range(len(want)):
-                word = yield of_column("mant", c)
+                word = yield of_column(read, "mant", c)
                 if len(mant[c]) < BLOCK:
                     mant[c] += [signed(word >> 16*i, 16) for i in range(width[c])]
             if k == 0:
@@ -114,7 +113,7 @@ def compare(dut, lanes, want, base, emax, converted=None):
         exp, total = (yield read.exp), (yield read.sum)
         for c, (w, b) in enumerate(zip(want, blocks)):
             assert mant[c] == w.mant[b].tolist(), (c, b)
-            assert (exp & 255 if c == 0 else (yield of_column("exp", c))) == w.exp[b]
+            assert (exp & 255 if c == 0 else (yield of_column(read, "exp", c))) == w.exp[b]
         w, b = want[0], blocks[0]
         assert signed(total, 21) == w.sums()[b]
         pair = (base + b ^ 1) - base

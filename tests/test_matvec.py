@@ -24,7 +24,7 @@ TURN_ROWS = 16
 class Engine(LiteXModule):
     """LlamaMatVec and its activation memory; outputs are combinational copies."""
     def __init__(self, lanes, columns):
-        self.activations = activations = LlamaActivations(lanes, columns, DEPTH)
+        self.activations = activations = LlamaActivations(lanes, columns, DEPTH, DEPTH)
         self.matvec      = mv          = LlamaMatVec(lanes, columns, activations, TURN_ROWS)
         self.source      = shown(self, mv.source)
         self.ios         = [mv.sink, self.source, mv.start, mv.rows, mv.blocks, mv.turns, mv.type, mv.exponent, mv.base,
