@@ -16,6 +16,7 @@ from .devices import open_device
 from .fetch import SOURCES, fetch_again
 from .importers import load_model, resolve
 from .progress import Progress
+from .protocol import BAUDRATE
 from .quantise import TYPES
 from .sampler import SamplerParams
 from .session import Session
@@ -72,6 +73,10 @@ def parser():
     convert.add_argument("--type", choices=(*TYPES, "keep"), default="keep",
         help="type of all matrices; keep (default): quantised ones as they are, floats become q8_0")
     convert.add_argument("-o", dest="output", metavar="IMAGE", required=True, help="file to write")
+    boot = sub.add_parser("boot-files", help="files from which LiteX's BIOS boots model and firmware: SD card, TFTP server")
+    boot.add_argument("source", metavar="SOURCE", help="model name, file or folder")
+    boot.add_argument("--build", metavar="DIR", required=True, help="output folder of `litellama build`")
+    boot.add_argument("-o", dest="output", metavar="DIR", required=True, help="folder to write them to")
     fetch = sub.add_parser("fetch", help="download a known model, once")
     fetch.add_argument("name", metavar="NAME", choices=SOURCES, help=", ".join(f"{s.name}: {s.about}" for s in SOURCES.values()))
     inspect = sub.add_parser("inspect", help="describe a model image (or model file)")
@@ -87,8 +92,8 @@ def parser():
     selftest.add_argument("--tokens", type=int, metavar="N", default=SELFTEST_TOKENS,
         help="tokens to compare with the twin's (default %(default)s)")
     selftest.add_argument("--json", action="store_true", help="print one JSON object")
-    for s, call in ((run, _run), (chat, _chat), (convert, _convert), (fetch, _fetch), (inspect, _inspect), (score, _score),
-            (selftest, _selftest)):
+    for s, call in ((run, _run), (chat, _chat), (convert, _convert), (boot, _boot_files), (fetch, _fetch), (inspect, _inspect),
+            (score, _score), (selftest, _selftest)):
         s.set_defaults(call=call)
     sub.add_parser("doctor", help="what is needed, what was found, how to install the rest", add_help=False)
     sub.add_parser("bench", help="measure", add_help=False)
@@ -101,6 +106,8 @@ def _model_options(p, device, devices="sim, reference, or what pyserial opens (/
         help=f"default, {', '.join(SOURCES)} (downloaded on first use), or an image, GGUF file, Hugging Face folder or llama2.c "
         "checkpoint")
     p.add_argument("--device", metavar="DEV", default=device, help=f"{devices} (default {device})")
+    if device == "sim":
+        p.add_argument("--baudrate", metavar="N", type=int, help=f"of a serial line, as the board was built for (default {BAUDRATE})")
 
 
 def note(text):
@@ -151,7 +158,7 @@ def write(text):
 def open_session(args):
     """Session of --model and --device; the device is closed at the end."""
     model = open_model(args.model)
-    with open_device(args.device) as device:
+    with open_device(args.device, args.baudrate) as device:
         yield Session(device, model, on_load=Progress("model bytes sent"))
 
 
@@ -213,6 +220,14 @@ def _convert(args):
     note(f"{args.output}: {len(data)} bytes")
 
 
+def _boot_files(args):
+    """Sub-command boot-files."""
+    from .boot_files import write_boot_files
+    model = open_model(args.source)
+    for path in write_boot_files(image.write_image(model), model.config, args.build, args.output):
+        note(f"{path}: {path.stat().st_size} bytes")
+
+
 def _fetch(args):
     """Sub-command fetch."""
     note(f"{args.name}: {fetch_again(args.name, note)}")
@@ -245,7 +260,7 @@ def _selftest(args):
     from .selftest import report, selftest
     check(args.bytes == "all" or args.bytes.isdigit(), f"--bytes is {args.bytes!r}, must be a number or all")
     model = open_model(args.model)
-    with open_device(args.device) as device:
+    with open_device(args.device, args.baudrate) as device:
         device.load(model, Progress("model bytes sent"))
         return report(selftest(device, model, None if args.bytes == "all" else int(args.bytes), args.tokens), args.json)
 

@@ -15,13 +15,14 @@ import time
 from types import SimpleNamespace
 import zlib
 
-from ..accel.config import UNIT_BYTES
+from ..accel.config import UNIT_BYTES, check
 from ..firmware import constants as c
 from .devices.base import DeviceError
 
 Frame = namedtuple("Frame", "type sequence payload")
 
-CHUNK = 1 << 16   # Bytes of an image that are looked for on the device before they are sent.
+BAUDRATE = 115200    # LiteX's.
+CHUNK    = 1 << 16   # Bytes of an image that are looked for on the device before they are sent.
 
 _HEADER = struct.Struct("<4B2H")
 
@@ -112,13 +113,17 @@ class FrameReader:
         return frames
 
 
-def open_port(url, baudrate=115200):
+def open_port(url, baudrate=BAUDRATE):
     """Port that pyserial opens (`/dev/ttyUSB1`, `socket://127.0.0.1:1234`). DeviceError if it cannot."""
     import serial
+    check(baudrate > 0, f"--baudrate is {baudrate}, must be at least 1")
     try:
-        return serial.serial_for_url(url, baudrate=baudrate, timeout=0.05)
-    except (serial.SerialException, ValueError, OSError) as error:
-        raise DeviceError(f"cannot open {url}: {error}. Is it a serial device or socket://HOST:PORT, and free?") from None
+        port = serial.serial_for_url(url, baudrate=baudrate, timeout=0.05)
+    except (serial.SerialException, ValueError, OSError, OverflowError) as error:
+        raise DeviceError(f"cannot open {url} at {baudrate} baud: {error}. Is it a serial device or socket://HOST:PORT, and free?") from None
+    with contextlib.suppress(AttributeError, ValueError, OSError):   # Not all can.
+        port.set_low_latency_mode(True)   # Of USB adapters: they hold an answer back for 16 ms otherwise, longer than a fast request takes.
+    return port
 
 
 @contextlib.contextmanager

@@ -71,8 +71,6 @@ def _litex_parser(board, platform, base, fit, defaults, prog):
         else:
             kind = float if isinstance(value, (int, float)) and name.endswith("freq") else type(value) if value is not None else str
             parser.target_group.add_argument(option, type=kind, default=value)
-    if "--yosys-nowidelut" in parser._option_string_actions:   # What LUTs of 5 to 7 inputs make of an ECP5: soc/README.md.
-        defaults = defaults | dict(yosys_nowidelut=True)
     parser.set_defaults(no_ident_version=True, log_level="warning", **defaults)
     return parser
 
@@ -157,7 +155,8 @@ def generate(soc, parser, small_bios):
     os.environ.setdefault("GIT_CEILING_DIRECTORIES", str(Path(litex.__file__).parent.parent))
     try:
         with _log(output/"litex.log"):
-            builder.build(**parser.toolchain_argdict | dict(run=False))
+            # No wide LUTs: what they make of an ECP5 is told in soc/README.md.
+            builder.build(**parser.toolchain_argdict | dict(run=False) | (dict(nowidelut=True) if _on_trellis(soc) else {}))
             if builder.compile_software:
                 builder.build_firmware()
     except Exception as error:

@@ -232,7 +232,7 @@ def test_command_line_never_shows_progress_on_stdout(litellama, model_file, monk
         def generate(self, *args, **options):
             args[5](0, 4, 3, 30)
             return super().generate(*args, **options)
-    monkeypatch.setattr(cli, "open_device", lambda name: Slow([50, 51, 2]))
+    monkeypatch.setattr(cli, "open_device", lambda name, baudrate: Slow([50, 51, 2]))
     monkeypatch.setattr(progress, "LOG_SECONDS", 0)
     status, out, err = litellama("run", "x", "--model", model_file, "--tokens", 5)
     assert status == 0 and err.startswith("prompt token 1 of 4, layer 4 of 30, about ") and "layer" not in out and err.count("\n") == 2

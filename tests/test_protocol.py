@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The protocol: framing on both sides, every request and its refusals, damage on the line."""
 
+import os
+import pty
 import random
 import struct
 
@@ -10,6 +12,7 @@ from firmware_host import IMAGE_OFFSET, Firmware, Port
 from litellama.accel.config import CoreConfig, ModelConfig
 from litellama.accel.image import write_image
 from litellama.firmware import constants as c
+from litellama.host.devices import open_device
 from litellama.host.devices.base import DeviceError
 from litellama.host.devices.serial import SerialDevice
 from litellama.host.protocol import Client, Frame, FrameReader, Refused, encode, open_port, unpack, words
@@ -358,5 +361,21 @@ def test_silence_is_one_line_that_says_what_to_do():
         SerialDevice("x", client=Client(Silent(), timeout=0.01))
     with pytest.raises(DeviceError, match="the simulator has ended"):
         Client(Silent(), timeout=1, alive=lambda: False).hello()
-    with pytest.raises(DeviceError, match="cannot open /nonexistent"):
+    with pytest.raises(DeviceError, match="cannot open /nonexistent at 115200 baud"):
         open_port("/nonexistent")
+
+
+def test_baud_rate():
+    """It is the line's; what a line cannot have is told, and devices that have none refuse it."""
+    master, slave = pty.openpty()
+    try:
+        with open_port(os.ttyname(slave), 921600) as port:
+            assert port.baudrate == 921600
+        for rate, message in ((0, "must be at least 1"), (10**12, "cannot open .* at 1000000000000 baud")):
+            with pytest.raises(ValueError, match=message):
+                open_port(os.ttyname(slave), rate)
+    finally:
+        os.close(master)
+        os.close(slave)
+    with pytest.raises(ValueError, match="--baudrate is 9600, but device sim is no serial line"):
+        open_device("sim", 9600)

@@ -95,7 +95,7 @@ def test_lanes_of_two_signatures():
 @pytest.mark.parametrize("arguments, message", (
     (["--bytes", "48"], "multiple of 32"), (["--bytes", "99999999968"], "at most"), (["--tokens", "0"], "--tokens is 0")))
 def test_wrong_arguments(arguments, message, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "open_device", lambda name: Board())
+    monkeypatch.setattr(cli, "open_device", lambda name, baudrate: Board())
     monkeypatch.setattr(cli, "open_model", lambda name: MODEL)
     assert cli.main(["selftest", *arguments]) == 1
     assert message in capsys.readouterr().err

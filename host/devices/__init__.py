@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Devices that run a model: the simulated SoC, a board on a serial line, the bit-exact twin, plain float."""
 
+from ...accel.config import check
 
-def open_device(name, **options):
-    """Device of a `--device` argument: "sim", "reference", "float" or what pyserial opens (path or URL).
 
-    options: passed to the simulator's or serial device's constructor. ValueError if it cannot be opened.
-    """
+def open_device(name, baudrate=None):
+    """Device of a `--device` argument: "sim", "reference", "float" or what pyserial opens (path or URL), there with `baudrate`
+    (default protocol.BAUDRATE). ValueError if it cannot be opened."""
+    check(baudrate is None or name not in ("sim", "reference", "float"), f"--baudrate is {baudrate}, but device {name} is no serial line")
     if name == "reference":
         from .reference import ReferenceDevice
         return ReferenceDevice()
@@ -15,6 +16,6 @@ def open_device(name, **options):
         return FloatDevice()
     if name == "sim":
         from .sim import SimDevice
-        return SimDevice(**options)
+        return SimDevice()
     from .serial import SerialDevice
-    return SerialDevice(name, **options)
+    return SerialDevice(name) if baudrate is None else SerialDevice(name, baudrate)

@@ -6,7 +6,7 @@ import struct
 from ...accel.config import DEBUG_REGIONS, DEBUG_REGION_WORDS, CoreConfig, check
 from ...accel.image import HEADER, SECTION, write_image
 from ...firmware import constants as c
-from ..protocol import Client, open_port
+from ..protocol import BAUDRATE, Client, open_port
 from ..sampler import SamplerParams
 from .base import ABORT, LENGTH, STOP, Device, DeviceError, Result, Timings
 
@@ -26,7 +26,7 @@ class SerialDevice(Device):
     protocol.Client instead of `url`.
     """
 
-    def __init__(self, url, baudrate=115200, timeout=2.0, client=None):
+    def __init__(self, url, baudrate=BAUDRATE, timeout=2.0, client=None):
         self.name     = url
         self.client   = client or Client(open_port(url, baudrate), timeout)
         self.counters = None   # The core's counters of the last pass.
