@@ -17,7 +17,7 @@ class Fit:
     debug:      whether the core's debug window is there.
     small_bios: LiteX's BIOS without its commands (soc/bios), in half the ROM.
     controller: fields of LiteDRAM's ControllerSettings that differ.
-    short_sums: bits up to which sums are made of LUTs, to fill a small ECP5 (ecp5.short_sums).
+    squeeze:    for an ECP5 that gets full: bits up to which sums are made of LUTs (ecp5.squeeze); 0: it does not.
     budget:     most that it may take of a resource (fields of ecp5.Usage), as a ratchet: soc.report fails above it.
     """
     core:       dict = field(default_factory=dict)
@@ -25,7 +25,7 @@ class Fit:
     debug:      bool = True
     small_bios: bool = False
     controller: dict = field(default_factory=dict)
-    short_sums: int  = 0
+    squeeze:    int  = 0
     budget:     dict = field(default_factory=dict)
 
 

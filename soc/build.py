@@ -118,7 +118,7 @@ def make_soc(board, base, parser, args):
         soc.add_config("BIOS_NO_CRC")
     if _on_trellis(soc):
         soc.platform.toolchain._yosys_cmds += ["hierarchy -top {build_name}", ecp5.NO_RW_CHECK,
-            *(ecp5.short_sums(fit.short_sums) if fit.short_sums else ())]
+            *(ecp5.squeeze(fit.squeeze) if fit.squeeze else ())]
     return soc
 
 

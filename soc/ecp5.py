@@ -17,12 +17,15 @@ from ..accel.config import check
 NO_RW_CHECK = "setattr -set no_rw_check 1 m:llama_* m:storage*"
 
 
-def short_sums(bits):
-    """Commands for yosys, after NO_RW_CHECK, that put sums and comparisons of up to `bits` bits into LUTs instead of carry chains. nextpnr
-    adds four LUTs to each chain for its ends, so a full device has room for more; but wires get longer."""
+def squeeze(bits):
+    """Commands for yosys, after NO_RW_CHECK, for a device that gets full: fewer LUTs at the price of longer paths and wires.
+
+    Sums and comparisons of up to `bits` bits go into LUTs instead of carry chains, to each of which nextpnr adds four LUTs for its ends.
+    Of the mappings that ABC finds (yosys' third script for abc9, several passes) one within 30 ns a path is as good as a faster one."""
     return ("proc", "flatten", "opt_expr", "opt_clean", "opt", "wreduce", "peepopt", "opt_clean",
         f"techmap -map +/techmap.v t:$add t:$sub %u r:Y_WIDTH<={bits} %i",
-        f"techmap -map +/techmap.v t:$lt t:$le %u t:$ge %u t:$gt %u r:A_WIDTH<={bits} %i r:B_WIDTH<={bits} %i", "opt_clean")
+        f"techmap -map +/techmap.v t:$lt t:$le %u t:$ge %u t:$gt %u r:A_WIDTH<={bits} %i r:B_WIDTH<={bits} %i", "opt_clean",
+        "scratchpad -copy abc9.script.flow3 abc9.script", "scratchpad -set abc9.D 30000")
 
 
 LUTS = dict(LUT4=1, CCU2C=2, TRELLIS_DPR16X4=6)

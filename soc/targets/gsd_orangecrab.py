@@ -15,7 +15,7 @@ SMALLEST = Fit(
     debug      = False,
     small_bios = True,
     controller = dict(cmd_buffer_depth=1),
-    short_sums = 12,
+    squeeze    = 12,
     budget     = dict(luts=22_400, ffs=16_200, dp16kd=54, mult18x18d=25),
 )
 
