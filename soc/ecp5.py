@@ -103,8 +103,8 @@ def blocks(cells):
 
 def placer_options(used, part):
     """Options of nextpnr for a design that takes `used` of `part`. It fills tiles up to 90 % unless told otherwise, in one corner of a
-    device that is mostly empty, and then finds no way for the wires: where there is room, less."""
-    density = max(0.65, used.luts/device(part).luts + 0.2)
+    device that is mostly empty, and then finds no way for the wires: where there is room, little more than it takes."""
+    density = max(0.65, used.luts/device(part).luts + 0.09)
     return ["--placer-heap-beta", f"{density:.2f}"] if density < 0.9 else []
 
 
