@@ -99,6 +99,8 @@ class CoreConfig:
     max_topk:      candidates the hardware top-k keeps.
     fifo_bytes:    weight prefetch buffer.
     ports:         native DRAM ports that the weight stream is spread over.
+    cuts:          1: the less urgent clients of the vector unit are behind registers in both directions; 0: they are not, which is
+                   smaller, and good for 60 MHz.
     """
     lanes:         int = 32
     columns:       int = 1
@@ -112,6 +114,7 @@ class CoreConfig:
     max_topk:      int = TOPK_MAX
     fifo_bytes:    int = 8192
     ports:         int = 1
+    cuts:          int = 1
 
     def __post_init__(self):
         check(self.lanes in (8, 16, 32, 64), f"lanes is {self.lanes}, must be 8, 16, 32 or 64")
@@ -126,6 +129,7 @@ class CoreConfig:
         check(self.kv_scales >= self.max_context and self.kv_scales % BLOCK == 0,
             f"kv_scales is {self.kv_scales}, must be a multiple of {BLOCK} and at least max_context {self.max_context}")
         check(self.ports in (1, 2, 4), f"ports is {self.ports}, must be 1, 2 or 4")
+        check(self.cuts in (0, 1), f"cuts is {self.cuts}, must be 0 or 1")
 
     @property
     def beat_bytes(self):

@@ -199,7 +199,7 @@ class LlamaCore(LiteXModule):
         self.function = function = resettable(LlamaFunctionArbiter(len(users)))
         # Registers in both directions for the less urgent clients.
         def attach(source, port, held):
-            if held:
+            if held and config.cuts:
                 cut             = resettable(_Cut(source.description))
                 self.submodules += cut
                 self.comb       += source.connect(cut.sink)

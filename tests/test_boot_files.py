@@ -111,4 +111,8 @@ def test_what_the_board_cannot_run_is_refused(build, tmp_path, capsys):
         write_boot_files(bytes(64), ModelConfig(4096, 96, 2, 2, 1, 32, 300, 64), build, tmp_path/"card")
     assert cli.main(["boot-files", "default", "--build", str(tmp_path), "-o", str(tmp_path/"card")]) == 1
     assert "it must be an output folder of `litellama build`" in capsys.readouterr().err
+    text = (build/"csr.json").read_text()
+    (build/"csr.json").write_text(text.replace("llama_lanes", "lanes"))
+    with pytest.raises(ValueError, match="has no llama_lanes: the core is not in it, or of another version"):
+        write_boot_files(bytes(64), CONFIG, build, tmp_path/"card")
     assert not (tmp_path/"card").exists()
