@@ -16,8 +16,8 @@ from .cache import digest
 
 
 def _plain(path):
-    """A file without its comments, which have the date."""
-    return re.sub(r"^//.*|^#.*", "", path.read_text(errors="replace"), flags=re.M)
+    """A file without its comments, which have the date, and the hierarchy in an order of chance."""
+    return re.sub(r"^//.*|^#.*|/\*(?s:.*?)\*/", "", path.read_text(errors="replace"), flags=re.M)
 
 
 class Trellis:

@@ -134,7 +134,7 @@ def test_device_too_small():
 
 def test_steps_are_done_once(tmp_path):
     """A step runs again only if its inputs or options differ; other seeds are other steps; a failure names its reason and its log."""
-    for name, text in {"t.ys": "read_verilog t.v\n", "t.v": "// Today.\nmodule t; endmodule\n", "t.lpf": "", "t.json":
+    for name, text in {"t.ys": "read_verilog t.v\n", "t.v": "// Today.\n/* a\n* b\n*/\nmodule t; endmodule\n", "t.lpf": "", "t.json":
             '{"modules": {"t": {"cells": {}}}}', "build_t.sh": "# A comment.\nset -e\nyosys t\nnextpnr-ecp5 --json t.json --textcfg "
             "t.config --25k --timing-allow-fail --seed 1\necppack t\n"}.items():
         (tmp_path/name).write_text(text)
@@ -150,7 +150,7 @@ def test_steps_are_done_once(tmp_path):
     calls = lambda: (tmp_path/"calls").read_text().splitlines()
     assert flow.place(1)["sys"]["achieved"] == 80 and len(calls()) == 2
     assert calls()[1].endswith("--json t.json --25k --seed 1 --textcfg seed1.config --report seed1.json --timing-allow-fail")
-    (tmp_path/"t.v").write_text("// Tomorrow.\nmodule t; endmodule\n")
+    (tmp_path/"t.v").write_text("// Tomorrow.\n/* b\n* a\n*/\nmodule t; endmodule\n")
     flow.place(1)
     flow.place(2)
     assert flow.pack(1).name == "t.bit" and len(calls()) == 4
