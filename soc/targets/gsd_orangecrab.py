@@ -9,14 +9,14 @@ from ..build import main
 # The 25F holds the smallest core that runs SmolLM2, in a SoC without L2 and with little ROM and RAM: 56 block RAMs, 28 multipliers.
 SMALLEST = Fit(
     core       = dict(lanes=8, columns=1, ports=1, max_dim=576, max_hidden=1536, max_heads_dim=576, max_head_dim=64, max_context=1024,
-        kv_bytes=8192, kv_scales=1024, max_topk=16, fifo_bytes=2048, cuts=0),
+        kv_bytes=4096, kv_scales=1024, max_topk=16, fifo_bytes=2048, cuts=0),
     options    = dict(l2_size=0, cpu_variant="lite", integrated_sram_size=0x1000, bios_console="disable",
         with_led_chaser=False),
     debug      = False,
     small_bios = True,
     controller = dict(cmd_buffer_depth=1, with_auto_precharge=False),
     squeeze    = 12,
-    budget     = dict(luts=22_400, ffs=16_200, dp16kd=54, mult18x18d=25),
+    budget     = dict(luts=21_000, ffs=15_200, dp16kd=50, mult18x18d=25),
 )
 
 BOARD = Board(
