@@ -88,10 +88,10 @@ def over_budget(names=()):
     return faults
 
 
-def _sys_clock(clocks):
-    """The system's clock among those of one placement: that of most of the design has `sys` in its name."""
-    found = [clock for name, clock in clocks.items() if re.search(r"sys(?!2x)", name)]
-    return found[0] if found else next(iter(clocks.values()))
+def _sys_clock(clocks, sys_clk_freq):
+    """MHz that the system's clock reached, among the clocks of one placement: the slowest of those that were asked for its frequency
+    (nextpnr names it after any register)."""
+    return min(c["achieved"] for c in clocks.values() if abs(1e6*c["constraint"]/sys_clk_freq - 1) < 0.01)
 
 
 def resources_table():
@@ -103,7 +103,7 @@ def resources_table():
         has    = ecp5.device(report["part"])
         cells  = [f"{value:,} ({100*value/getattr(has, key):.0f} %)" for key, value in report["usage"].items()]
         core   = report["config"]
-        clocks = [f"{seed}: {_sys_clock(c)['achieved']:.1f}" for seed, c in report["clocks"].items()]
+        clocks = [f"{seed}: {_sys_clock(c, report['sys_clk_freq']):.1f}" for seed, c in sorted(report["clocks"].items())]
         placed = [s["cpu"] for step, s in report["seconds"].items() if step.startswith("seed")]
         times  = f"{report['seconds']['yosys']['cpu']}, {round(sum(placed)/len(placed)) if placed else '-'}"
         options = re.sub(r" *(--output-dir \S+|--estimate)", "", report["options"])

@@ -8,7 +8,8 @@ import pytest
 from litellama.soc import report
 
 FACTS = dict(part="LFE5UM5G-85F-8BG554I", sys_clk_freq=75e6, usage=dict(luts=28000, ffs=20000, dp16kd=112, mult18x18d=57),
-    clocks={"1": {"$glbnet$sys_clk": dict(achieved=80.04, constraint=75), "por": dict(achieved=300, constraint=100)}},
+    clocks={"1": {"por": dict(achieved=30, constraint=25), "clk75": dict(achieved=300, constraint=75),
+        "$glbnet$cpu.clk": dict(achieved=80.04, constraint=75.0075)}},
     seconds=dict(yosys=dict(cpu=100, wall=120), seed1=dict(cpu=900, wall=1000)), config=dict(lanes=16, columns=2, ports=2),
     options="--board lambdaconcept_ecpix5 --device 85F --seeds 1 --output-dir X")
 
