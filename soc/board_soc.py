@@ -7,6 +7,9 @@ from pathlib import Path
 import pkgutil
 import traceback
 
+from migen import ClockDomain, Instance
+from migen.genlib.resetsync import AsyncResetSynchronizer
+
 from ..accel.config import check
 from .integration import add_llama
 from .memory import suited_config
@@ -79,6 +82,23 @@ def board_class(base, uart_name=None, uart_pins=None, speedgrade=None, controlle
             super().add_sdram(*bound.args, **bound.kwargs)
     BoardSoC.__name__ = base.__name__
     return BoardSoC
+
+
+def reset_on_global_wire(soc):
+    """Put the reset of an ECP5's system clock domain on a wire of the clock network, which reaches the resets of flip-flops, too.
+
+    nextpnr does that for clocks only. In the fabric it has some 3,000 ends, and each time that `router1` gives up a wire near its
+    beginning, all that hang on it are to be routed again.
+    """
+    domain = soc.crg.cd_sys
+    for module in (soc.crg, *(module for _, module in soc.crg._submodules)):
+        for special in module._fragment.specials:
+            if isinstance(special, AsyncResetSynchronizer) and special.cd is domain:
+                source     = ClockDomain("reset_source")   # (Not a domain of the design: it carries the synchroniser's two signals.)
+                source.clk = domain.clk
+                special.cd = source
+                soc.specials += Instance("DCCA", i_CLKI=source.rst, i_CE=1, o_CLKO=domain.rst)
+                return
 
 
 def build_soc(board, base, arguments, core={}, debug=True, speedgrade=None, controller={}, with_core=True, extras=()):

@@ -104,7 +104,7 @@ def _on_trellis(soc):
 def make_soc(board, base, parser, args):
     """The SoC that the arguments ask for."""
     import inspect
-    from .board_soc import build_soc
+    from .board_soc import build_soc, reset_on_global_wire
     arguments = dict(parser.soc_argdict)
     arguments.update({name: getattr(args, name) for name in parser.of_target})
     if "toolchain" in inspect.signature(base.__init__).parameters:
@@ -117,6 +117,7 @@ def make_soc(board, base, parser, args):
     if args.small_bios:
         soc.add_config("BIOS_NO_CRC")
     if _on_trellis(soc):
+        reset_on_global_wire(soc)
         soc.platform.toolchain._yosys_cmds += ["hierarchy -top {build_name}", ecp5.NO_RW_CHECK,
             *(ecp5.squeeze(fit.squeeze) if fit.squeeze else ())]
     return soc
