@@ -28,6 +28,16 @@ class _Deciding(NodeVisitor):
         self.signals |= list_inputs(node.r) & list_targets(node)
 
 
+def data_registers(fragment, domains):
+    """Registers of a fragment's clock domains that are data: of DATA_BITS or more, asked by no condition, not depending on themselves."""
+    deciding = _Deciding()
+    deciding.visit(fragment.comb)
+    for domain in domains:
+        deciding.visit(fragment.sync[domain])
+    targets = set().union(*(list_targets(fragment.sync[domain]) for domain in domains))
+    return {signal for signal in targets if len(signal) >= DATA_BITS and signal not in deciding.signals}
+
+
 class FlushInserter(ResetInserter):
     """Migen's ResetInserter, but for data: registers of DATA_BITS or more that no condition asks and that do not depend on their own
     value. What says whether they count (`valid`, counts, states) is reset.
@@ -37,12 +47,6 @@ class FlushInserter(ResetInserter):
     """
     def transform_fragment_insert(self, i, f, to_insert):
         """See Migen."""
-        deciding = _Deciding()
-        deciding.visit(f.comb)
-        for _, domain in to_insert:
-            deciding.visit(f.sync[domain])
-        for _, domain in to_insert:
-            for signal in list_targets(f.sync[domain]):
-                if len(signal) >= DATA_BITS and signal not in deciding.signals:
-                    signal.reset_less = True
+        for signal in data_registers(f, [domain for _, domain in to_insert]):
+            signal.reset_less = True
         super().transform_fragment_insert(i, f, to_insert)

@@ -34,7 +34,7 @@ class Fit:
 ECP5_DDR3 = Fit(
     core    = dict(lanes=16, columns=3, kv_bytes=16384, fifo_bytes=16384),
     options = dict(l2_size=0),
-    budget  = dict(luts=28_500, ffs=21_000, dp16kd=112, mult18x18d=57),
+    budget  = dict(luts=27_700, ffs=20_600, dp16kd=112, mult18x18d=57),
 )
 
 

@@ -13,7 +13,7 @@ BOARD = Board(
     fits       = {"LFE5UM5G": Fit(
         core    = dict(lanes=16, columns=2, max_hidden=2048, kv_bytes=8192, fifo_bytes=4096),
         options = dict(l2_size=0),
-        budget  = dict(luts=26_800, ffs=19_500, dp16kd=91, mult18x18d=47),
+        budget  = dict(luts=26_700, ffs=19_300, dp16kd=91, mult18x18d=47),
     )},
     memory     = "ddr3x16-ecp5",
     options    = dict(sys_clk_freq=75e6, bios_lto=True),

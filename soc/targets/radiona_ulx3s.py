@@ -11,7 +11,7 @@ BOARD = Board(
     fits    = {"LFE5U-85F": Fit(
         core    = dict(lanes=8, columns=3, kv_bytes=16384, fifo_bytes=8192),
         options = dict(l2_size=0),
-        budget  = dict(luts=24_500, ffs=17_700, dp16kd=103, mult18x18d=41),
+        budget  = dict(luts=23_700, ffs=17_600, dp16kd=103, mult18x18d=41),
     )},
     memory  = "sdr16",
     options = dict(sys_clk_freq=50e6, bios_lto=True),
