@@ -7,7 +7,7 @@ import pytest
 
 from litellama.soc import report
 
-FACTS = dict(part="LFE5UM5G-85F-8BG554I", sys_clk_freq=75e6, usage=dict(luts=28000, ffs=20000, dp16kd=112, mult18x18d=57),
+FACTS = dict(part="LFE5UM5G-85F-8BG554I", sys_clk_freq=75e6, usage=dict(luts=27500, ffs=20000, dp16kd=112, mult18x18d=57),
     clocks={"1": {"por": dict(achieved=30, constraint=25), "clk75": dict(achieved=300, constraint=75),
         "$glbnet$cpu.clk": dict(achieved=80.04, constraint=75.0075)}},
     seconds=dict(yosys=dict(cpu=100, wall=120), seed1=dict(cpu=900, wall=1000)), config=dict(lanes=16, columns=2, ports=2),
@@ -30,7 +30,7 @@ def test_resources(built):
     assert len(report.resources_table()) == 2
     built()
     (row,) = report.resources_table()[2:]
-    assert row == "| lambdaconcept_ecpix5, LFE5UM5G-85F-8BG554I | 16, 2, 2 | 28,000 (33 %) | 20,000 (24 %) | 112 (54 %) | 57 (37 %) | 75 " \
+    assert row == "| lambdaconcept_ecpix5, LFE5UM5G-85F-8BG554I | 16, 2, 2 | 27,500 (33 %) | 20,000 (24 %) | 112 (54 %) | 57 (37 %) | 75 " \
         "| 1: 80.0 | 100, 900 | `litellama build --board lambdaconcept_ecpix5 --device 85F --seeds 1` |"
     built(clocks={})
     assert "| not run | 100, 900 |" in report.resources_table()[2]
