@@ -19,7 +19,7 @@ from pathlib import Path
 import sys
 
 from ..accel.config import CoreConfig, check
-from ..accel.flush import data_registers
+from ..accel.flush import leave_data
 from . import ecp5, tools
 from .boards import get_board, known
 
@@ -159,8 +159,7 @@ def generate(soc, parser, small_bios):
         with _log(output/"litex.log"):
             if _on_trellis(soc):   # Data, and what software writes before it counts, needs no reset: 2,000 ends less of its net.
                 soc.finalize()
-                for register in data_registers(soc._fragment, ["sys"]):
-                    register.reset_less = True
+                leave_data(soc._fragment, ["sys"])
             # No wide LUTs: what they make of an ECP5 is told in soc/README.md.
             builder.build(**parser.toolchain_argdict | dict(run=False) | (dict(nowidelut=True) if _on_trellis(soc) else {}))
             if builder.compile_software:

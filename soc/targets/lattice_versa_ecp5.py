@@ -4,8 +4,8 @@
 from ..boards import Board, Fit
 from ..build import main
 
-# 108 block RAMs, 72 multipliers. (Three columns fit as well, but take 96 % of the block RAMs and do not route: two read the keys and
-# values of a group of three heads twice.)
+# 108 block RAMs, 72 multipliers. (Three columns fit as well, but take 96 % of the block RAMs and did not route: soc/README.md. Two read
+# the keys and values of a group of three heads twice.)
 BOARD = Board(
     target     = "litex_boards.targets.lattice_versa_ecp5",
     about      = "LFE5UM5G-45F, 128 MB DDR3",
