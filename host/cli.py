@@ -261,8 +261,8 @@ def _selftest(args):
     check(args.bytes == "all" or args.bytes.isdigit(), f"--bytes is {args.bytes!r}, must be a number or all")
     model = open_model(args.model)
     with open_device(args.device, args.baudrate) as device:
-        device.load(model, Progress("model bytes sent"))
-        return report(selftest(device, model, None if args.bytes == "all" else int(args.bytes), args.tokens), args.json)
+        n_bytes = None if args.bytes == "all" else int(args.bytes)
+        return report(selftest(device, model, n_bytes, args.tokens, Progress("model bytes sent")), args.json)
 
 
 def _forward(name, argv):

@@ -2,8 +2,10 @@
 """`litellama selftest`: is the hardware all right? Memory, weights in it, the core's arithmetic, its counters; the same on a board
 and in simulation.
 
+load:     the model is there, or is sent, and the firmware finds it whole. If not, the memory's test is the only one that follows.
 memory:   patterns that the CPU writes into the DRAM behind the image are read back by the CPU and through the core's own ports
-          (FILL and SCAN of the protocol), each pattern written everywhere before any of it is read.
+          (FILL and SCAN of the protocol), each pattern written everywhere before any of it is read. The core's own writes are those of
+          keys and values, where it has its cache in DRAM: `answer` shows them.
 weights:  the whole image through the core's ports: the signature of what was sent.
 answer:   greedy tokens and their logits, bit by bit those of accel.numerics.
 counters: the last pass's stages add up to its cycles, and it read the whole weight stream.
@@ -20,6 +22,7 @@ from ..accel.config import UNIT_BYTES, ceil_div, check
 from ..accel.counters import COUNTERS, STAGES
 from ..accel.scan import signature
 from ..firmware.constants import PATTERN_ADDRESS, PATTERN_CONSTANT, PATTERN_MIXED
+from .devices.base import DeviceError
 from .devices.serial import SerialDevice
 
 PATTERNS = (("zeros", PATTERN_CONSTANT, 0), ("ones", PATTERN_CONSTANT, 0xFFFFFFFF), ("alternating", PATTERN_CONSTANT, 0x55555555),
@@ -117,11 +120,30 @@ def counters_test(device, data):
     return [(f"counters: {total} cycles, {counts['beats']} beats", "; ".join(wrong))]
 
 
-def selftest(device, model, n_bytes, n_tokens):
-    """Generator of (name, "" or what is wrong), test by test, on `device`, which has loaded `model`. ValueError if it has no hardware."""
+def load_test(device, model, n_bytes, on_progress):
+    """(name, "" or what is wrong): the model of `n_bytes` gets into the device's DRAM, and is whole there."""
+    try:
+        device.load(model, on_progress)
+        wrong = ""
+    except DeviceError as error:   # If it is the line that failed, the memory's test will say so.
+        if device.client is None:  # A simulation that has ended.
+            raise
+        wrong = str(error)
+    return f"load: {n_bytes} bytes", wrong
+
+
+def selftest(device, model, n_bytes, n_tokens, on_progress=None):
+    """Generator of (name, "" or what is wrong), test by test. on_progress(bytes, total) while the model is sent. ValueError if
+    `device` has no hardware."""
     check(isinstance(device, SerialDevice), f"device {device.name} has no hardware to test: that takes the simulated SoC or a board")
     check(n_tokens >= 1, f"--tokens is {n_tokens}, must be at least 1")
-    data = image.write_image(model)
+    data   = image.write_image(model)
+    loaded = load_test(device, model, len(data), on_progress)
+    yield loaded
+    if loaded[1]:
+        yield from memory_test(device, n_bytes)
+        return
+    check(n_tokens < device.context, f"--tokens is {n_tokens}, must be below the context, {device.context}")
     yield from memory_test(device, n_bytes)
     yield from weights_test(device, data)
     yield from answer_test(device, model, n_tokens)

@@ -116,6 +116,8 @@ def build_soc(board, base, arguments, core={}, debug=True, speedgrade=None, cont
         raise ValueError(f"{board.target} refuses its options: {str(error) or where.line} ({place})") from error
     for name in extras:
         getattr(soc, f"add_{name}")()
+    if board.attach:
+        board.attach(soc)
     check(hasattr(soc, "sdram"), f"{board.target} has no SDRAM as it is configured, the core needs one")
     if with_core:
         config = suited_config(soc.sdram.controller.settings.phy, **core)

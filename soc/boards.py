@@ -49,6 +49,7 @@ class Board:
     speedgrade: grade of the DRAM's timings that fits its real clock, None for LiteDRAM's default.
     uart_pins:  of a serial port that the platform does not have: (tx, rx, IO standard).
     memory:     the simulated DRAM (soc.memory.MEMORIES) that moves as many bytes a clock in the same way; None: there is none.
+    attach:     function of the SoC: gives it what else the board needs to work.
     """
     target:     str
     about:      str
@@ -58,6 +59,7 @@ class Board:
     speedgrade: str  = None
     uart_pins:  tuple = None
     memory:     str  = None
+    attach:     object = None
 
     @property
     def name(self):

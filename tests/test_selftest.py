@@ -26,10 +26,17 @@ START = -(-(IMAGE_OFFSET + len(IMAGE))//4096)*4096
 
 
 class Board(SerialDevice):
-    """The host-compiled firmware as a device whose core reads the same DRAM. broken(data, offset): what its ports read instead."""
-    def __init__(self, broken=lambda data, offset: data):
+    """The host-compiled firmware as a device whose core reads the same DRAM. broken(data, offset): what its ports read instead.
+    after(firmware): called when the host has read from the line."""
+    def __init__(self, broken=lambda data, offset: data, after=lambda firmware: None):
+        class Line(Port):
+            def read(self, n=1):
+                data = super().read(n)
+                after(firmware)
+                return data
         self.firmware, self.broken = Firmware(MODEL), broken
-        super().__init__("board", client=Client(Port(self.firmware), 2.0))
+        firmware = self.firmware
+        super().__init__("board", client=Client(Line(firmware), 2.0))
         self._attach(MODEL)
 
     def scan(self, n_bytes, offset=0, in_image=True):
@@ -88,12 +95,31 @@ def test_a_shorted_address_line_is_found():
     assert results["memory: address, 4096 bytes"].startswith(f"the CPU read 512 words wrong, the first at byte {START:#x}, bits 0x00000800")
 
 
+def test_memory_is_tested_even_if_it_is_too_bad_for_the_model(monkeypatch, capsys):
+    """One bit of a byte in 64 is stuck, after the start: the model does not get in, and the memory test says why."""
+    stuck = []
+    def read(firmware):
+        if stuck:
+            firmware.ram[IMAGE_OFFSET + 3::64] |= 8
+    board = Board(after=read)
+    stuck.append(True)
+    monkeypatch.setattr(cli, "open_device", lambda name, baudrate: board)
+    monkeypatch.setattr(cli, "open_model", lambda name: random_model(odd_configs()[0][1], seed=4))
+    assert cli.main(["selftest", "--bytes", "4096", "--json"]) == 1
+    (_, loaded), *memory = [test.values() for test in json.loads(capsys.readouterr().out)["tests"]]
+    assert loaded.startswith("device: ") and len(memory) == len(PATTERNS)
+    memory = dict(memory)
+    assert f"first at byte {IMAGE_OFFSET:#x}, bits 0x08000000" in memory["memory: zeros, 4096 bytes"]
+    assert not memory["memory: ones, 4096 bytes"]
+
+
 def test_lanes_of_two_signatures():
     assert wrong_lanes([0, 0x12345678], [0, 0x12005679]) == [4, 6]
 
 
 @pytest.mark.parametrize("arguments, message", (
-    (["--bytes", "48"], "multiple of 32"), (["--bytes", "99999999968"], "at most"), (["--tokens", "0"], "--tokens is 0")))
+    (["--bytes", "48"], "multiple of 32"), (["--bytes", "99999999968"], "at most"), (["--tokens", "0"], "--tokens is 0"),
+    (["--tokens", "999"], "--tokens is 999, must be below the context")))
 def test_wrong_arguments(arguments, message, monkeypatch, capsys):
     monkeypatch.setattr(cli, "open_device", lambda name, baudrate: Board())
     monkeypatch.setattr(cli, "open_model", lambda name: MODEL)
@@ -110,4 +136,4 @@ def test_on_the_simulated_soc(capsys):
     """The command passes, counts its tests, and states an answer that the hardware gave."""
     assert cli.main(["selftest", "--bytes", "32768", "--tokens", "3", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["passed"] and len(report["tests"]) == len(PATTERNS) + 3
+    assert report["passed"] and len(report["tests"]) == len(PATTERNS) + 4

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from firmware_host import Firmware, serve
+from firmware_host import IMAGE_OFFSET, Firmware, serve
 from litellama.accel.config import ModelConfig
 from litellama.accel.image import write_image
 from litellama.firmware import constants as c
@@ -81,6 +81,31 @@ def test_interrupted_upload_goes_on_where_it_ended(monkeypatch):
         device.load(MODEL)
         assert before > 3*4096 and sum(sent) == len(image) - 2*4096
         assert device.generate([1, 2], GREEDY, 2).finish_reason == "length"
+
+
+def test_half_an_upload_is_found_after_a_reset(monkeypatch):
+    """A model of the same shape was there, the upload of another broke off, and the board was reset: its header looks whole."""
+    first, second = (random_model(ModelConfig(64, 96, 2, 4, 2, 16, 300, 64), layers="q4_1", seed=seed) for seed in (0, 1))
+    image, sent   = write_image(second), []
+    request       = protocol.Client.request
+
+    def breaks(client, type, payload=b"", handle=None):
+        if type == c.LOAD:
+            sent.append(len(payload) - 4)
+            if len(sent) > 3:
+                raise DeviceError("the line is broken")
+        return request(client, type, payload, handle)
+    firmware = Firmware(first)
+    firmware.model = second
+    with serve(firmware) as url, SerialDevice(url) as device:
+        monkeypatch.setattr(protocol.Client, "request", breaks)
+        with pytest.raises(DeviceError, match="line is broken"):
+            device.load(second)
+        monkeypatch.setattr(protocol.Client, "request", request)
+        firmware.lib.server_init()
+        assert not device.client.hello().image_error
+        device.load(second)
+        assert firmware.ram[IMAGE_OFFSET:IMAGE_OFFSET + len(image)].tobytes() == image
 
 
 def test_long_prompts_span_frames():

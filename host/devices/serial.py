@@ -37,14 +37,21 @@ class SerialDevice(Device):
             raise
 
     def load(self, model, on_progress=None):
-        """Take `model`; what the device already has is not sent again. on_progress(bytes, total) while it is sent."""
+        """Take `model`; what the device already has is not sent again. on_progress(bytes, total) while it is sent.
+
+        After a reset the device has looked at the header alone: DRAM may hold what the boot put there, or half of an upload over another
+        model. So it is compared first, as when an upload goes on."""
         self.hello = self.client.hello()
         self.core_config().check_model(model.config)
         image      = write_image(model)
         room       = self.hello.main_ram_bytes - self.hello.image_offset
         check(len(image) <= room, f"image has {len(image)} bytes, the device has room for {room}")
-        if self.hello.image_error or self.hello.image_crc != image_crc(image):
-            self.client.load(image, on_progress, self.core_config().beat_bytes)
+        if self.hello.image_error or self.hello.image_crc != image_crc(image) or not self.hello.sections_checked:
+            try:
+                self.client.load(image, on_progress, self.core_config().beat_bytes)
+            except DeviceError:
+                self._resynchronise()
+                raise
         self._attach(model)
 
     def _attach(self, model):
@@ -95,7 +102,8 @@ class SerialDevice(Device):
     def _resynchronise(self):
         """After an error: learn where the device stands, if it still answers."""
         try:
-            self.position = self.client.hello().position
+            self.hello    = self.client.hello()
+            self.position = self.hello.position
         except DeviceError:
             pass
 
