@@ -5,6 +5,7 @@ from importlib import import_module
 import inspect
 from pathlib import Path
 import pkgutil
+import sys
 import traceback
 
 from migen import ClockDomain, Instance
@@ -13,6 +14,10 @@ from migen.genlib.resetsync import AsyncResetSynchronizer
 from ..accel.config import check
 from .integration import add_llama
 from .memory import suited_config
+
+
+REQUIRED = inspect.Parameter.empty
+FAMILIES = {"lfe5u": "ecp5", "ice40": "ice40", "lifcl": "nexus", "xc6": "spartan6", "xc7": "7series", "xcku": "ultrascale"}
 
 
 def load_target(board):
@@ -26,15 +31,29 @@ def load_target(board):
     platforms = [thing for thing in vars(target).values() if inspect.ismodule(thing) and hasattr(thing, "Platform")]
     platforms.sort(key=lambda module: module.__name__.rpartition(".")[2] != name)
     check(platforms, f"{board.target} has no platform")
-    return target.BaseSoC, platforms[0].Platform
+    return target.BaseSoC, _with_family(platforms[0].Platform)
+
+
+def _with_family(platform):
+    """Platform with the device family that LiteX's parser asks for, which some do not state: from the part that they take by default."""
+    if platform.device_family is None:
+        from litex.build.lattice.platform import LatticePlatform
+        from litex.build.xilinx.platform import XilinxPlatform
+        if issubclass(platform, (LatticePlatform, XilinxPlatform)):
+            part     = platform().device.lower()
+            families = [family for start, family in FAMILIES.items() if part.startswith(start)]
+            check(families, f"{platform.__module__} states no device family, and that of {part} is not known here")
+            return type("Platform", (platform,), dict(device_family=families[0]))
+    return platform
 
 
 def target_options(base):
-    """Keywords that BaseSoC itself takes, with their defaults: name -> value. (The rest goes to SoCCore, which has its own options.)"""
+    """Keywords that BaseSoC itself takes, with their defaults (REQUIRED: none): name -> value. (The rest goes to SoCCore, which has its
+    own options.)"""
     from litex.soc.integration.soc_core import SoCCore
     litex = set(inspect.signature(SoCCore.__init__).parameters) | {"toolchain", "l2_size"}
     return {name: p.default for name, p in inspect.signature(base.__init__).parameters.items()
-        if p.default is not p.empty and name not in litex}
+        if p.kind is p.POSITIONAL_OR_KEYWORD and name not in litex}
 
 
 def at_speedgrade(module, grade):
@@ -108,16 +127,22 @@ def build_soc(board, base, arguments, core={}, debug=True, speedgrade=None, cont
     speedgrade: of the DRAM's timings. controller: fields of LiteDRAM's ControllerSettings. extras: `add_` methods of the SoC to call
     before (sdcard, spi_sdcard).
     """
+    # The console of a target that we do not know is its own, unless another is asked for.
+    uart_name = None if board.generic and arguments.get("uart_name") == "serial" else arguments.get("uart_name")
+    stderr    = sys.stderr
     try:
-        soc = board_class(base, arguments.get("uart_name"), board.uart_pins, speedgrade, controller)(**arguments)
-    except (AssertionError, NotImplementedError) as error:   # How targets refuse what they are asked for.
+        soc = board_class(base, uart_name, board.uart_pins, speedgrade, controller)(**arguments)
+        for name in extras:
+            getattr(soc, f"add_{name}")()
+        if board.attach:
+            board.attach(soc)
+    except ValueError:
+        raise
+    except Exception as error:   # Targets, platforms and LiteX refuse what they are asked for in many ways.
+        sys.stderr = stderr      # LiteX's SoCError takes it away, so that no traceback is shown.
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(where.filename).name}:{where.lineno}"
         raise ValueError(f"{board.target} refuses its options: {str(error) or where.line} ({place})") from error
-    for name in extras:
-        getattr(soc, f"add_{name}")()
-    if board.attach:
-        board.attach(soc)
     check(hasattr(soc, "sdram"), f"{board.target} has no SDRAM as it is configured, the core needs one")
     if with_core:
         config = suited_config(soc.sdram.controller.settings.phy, **core)

@@ -50,6 +50,7 @@ class Board:
     uart_pins:  of a serial port that the platform does not have: (tx, rx, IO standard).
     memory:     the simulated DRAM (soc.memory.MEMORIES) that moves as many bytes a clock in the same way; None: there is none.
     attach:     function of the SoC: gives it what else the board needs to work.
+    generic:    nothing is known of it here.
     """
     target:     str
     about:      str
@@ -60,6 +61,7 @@ class Board:
     uart_pins:  tuple = None
     memory:     str  = None
     attach:     object = None
+    generic:    bool = False
 
     @property
     def name(self):
@@ -97,6 +99,6 @@ def get_board(name):
         if name.rpartition(".")[2] in known():
             name = name.rpartition(".")[2]
         else:
-            return Board(name, "any target of litex-boards")
+            return Board(name, "any target of litex-boards", generic=True)
     check(name in known(), f"board is {name!r}, must be one of {', '.join(known())}, or litex_boards.targets.X")
     return import_module(f".targets.{name}", __package__).BOARD

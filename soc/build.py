@@ -26,18 +26,20 @@ from .boards import get_board, known
 EXTRAS = ("sdcard", "spi_sdcard")   # What a LiteX target's own main() can add to boot from.
 
 
-def _common(board):
-    """Parser of the options that have to be known before the others' defaults are."""
-    first = argparse.ArgumentParser(prog="litellama build", add_help=False, allow_abbrev=False, exit_on_error=False)
-    if not board:
-        first.add_argument("--board")
-    return first
+def _early(argv, option):
+    """Value of an option that has to be known before the others' defaults are; None if it is not there."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument(option, dest="value")
+    try:
+        return first.parse_known_args([a for a in argv if a not in ("-h", "--help")])[0].value
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
 
 
 def _litex_parser(board, platform, base, fit, defaults, prog):
     """LiteX's parser with the target's own keywords and ours."""
     from litex.build.parser import LiteXArgumentParser
-    from .board_soc import target_options
+    from .board_soc import REQUIRED, target_options
 
     class Parser(LiteXArgumentParser):
         """LiteX's, with wrong usage told in one line."""
@@ -47,6 +49,7 @@ def _litex_parser(board, platform, base, fit, defaults, prog):
             self.exit(2, f"{prog}: {message} ({prog} --help explains)\n")
 
     parser = Parser(platform=platform)
+    parser.allow_abbrev = False   # As _early; LiteX drops it as a keyword.
     parser.prog, parser.description = prog, f"The core on {board.name}: {board.about}."
     ours = parser.add_argument_group("LiteLlama options")
     ours.add_argument("--board", help="board, or litex_boards.targets.X")
@@ -61,17 +64,21 @@ def _litex_parser(board, platform, base, fit, defaults, prog):
     for field in fields(CoreConfig):
         ours.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=fit.core.get(field.name),
             help="of the core; None: what suits the DRAM")
-    parser.of_target = {}   # Without those that have our options' names: the target keeps its defaults.
+    parser.of_target = {}   # Keyword: argument. Without those that have our options' names: the target keeps its defaults.
     for name, value in target_options(base).items():
-        option = "--" + name.replace("_", "-")
-        if option in parser._option_string_actions:
-            continue
-        parser.of_target[name] = value
+        dest = name
+        if "--" + name.replace("_", "-") in parser._option_string_actions:
+            if value is not REQUIRED:
+                continue
+            dest = f"target_{name}"
+        option, parser.of_target[name] = "--" + dest.replace("_", "-"), dest
         if isinstance(value, bool):
             parser.target_group.add_argument(option, action=argparse.BooleanOptionalAction, default=value)
         else:
-            kind = float if isinstance(value, (int, float)) and name.endswith("freq") else type(value) if value is not None else str
-            parser.target_group.add_argument(option, type=kind, default=value)
+            kind = float if isinstance(value, (int, float)) and name.endswith("freq") else type(value)
+            kind = str if value is None or value is REQUIRED else kind
+            parser.target_group.add_argument(option, type=kind, default=None if value is REQUIRED else value, help="of the target",
+                required=value is REQUIRED, choices=board.fits if name == board.choice else None)
     parser.set_defaults(no_ident_version=True, log_level="warning", **defaults)
     return parser
 
@@ -81,13 +88,10 @@ def parse(argv, board=None, prog="litellama build"):
     from .board_soc import load_target
     argv = list(argv)
     if board is None:
-        given, _ = _common(board).parse_known_args([a for a in argv if a not in ("-h", "--help")])
-        check(given.board, f"--board NAME is needed: {', '.join(known())}, or litex_boards.targets.X")
-        board = get_board(given.board)
-    first = _common(True)
-    if board.choice:
-        first.add_argument("--" + board.choice.replace("_", "-"), dest="choice")
-    choice         = getattr(first.parse_known_args([a for a in argv if a not in ("-h", "--help")])[0], "choice", None)
+        name = _early(argv, "--board")
+        check(name, f"--board NAME is needed: {', '.join(known())}, or litex_boards.targets.X")
+        board = get_board(name)
+    choice         = board.choice and _early(argv, "--" + board.choice.replace("_", "-"))
     base, platform = load_target(board)
     parser         = _litex_parser(board, platform, base, board.fit(choice), board.defaults(choice), prog)
     before         = sys.argv
@@ -107,7 +111,7 @@ def make_soc(board, base, parser, args):
     import inspect
     from .board_soc import build_soc, reset_on_global_wire
     arguments = dict(parser.soc_argdict)
-    arguments.update({name: getattr(args, name) for name in parser.of_target})
+    arguments.update({name: getattr(args, argument) for name, argument in parser.of_target.items()})
     if "toolchain" in inspect.signature(base.__init__).parameters:
         arguments["toolchain"] = args.toolchain
     fit   = board.fit(getattr(args, board.choice) if board.choice else None)
@@ -238,6 +242,7 @@ def build(argv, board=None, prog="litellama build"):
     board, base, parser, args = parse(argv, board, prog)
     args.board, args.options = board.name, " ".join(argv)
     _seeds(args.seeds)
+    check(not (args.estimate and (args.no_compile or args.no_compile_gateware)), "--estimate needs yosys, --no-compile leaves it out")
     with tools.on_path():
         soc     = make_soc(board, base, parser, args)
         if _on_trellis(soc) and not (args.no_compile or args.no_compile_gateware):
@@ -266,7 +271,7 @@ def main(argv=None, board=None):
     if board:
         try:
             sys.exit(build(argv, board, f"python3 -m litellama.soc.targets.{board.name}"))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             sys.exit(f"error: {' '.join(str(error).split())}")
     if not any(a.startswith("--board") for a in argv) and set(argv) & {"-h", "--help"}:
         print(__doc__ + "\nBoards: " + ", ".join(known()) + "\n`litellama build --board NAME --help` lists a board's options.")

@@ -45,10 +45,11 @@ def folder():
 
 
 def require(*tools):
-    """ValueError, naming the package, unless each of `tools` is there."""
+    """ValueError, naming the package, unless each of `tools` is there: really, not as a script of `folder` that stands for it."""
+    path = os.pathsep.join(p for p in os.environ.get("PATH", os.defpath).split(os.pathsep) if p != str(folder()))
     for tool in tools:
         package = TOOLS[tool][0].replace("_", "-")
-        check(shutil.which(tool) or _installed(tool), f"{tool} is missing: put it on PATH, or `pip install {package}`")
+        check(shutil.which(tool, path=path) or _installed(tool), f"{tool} is missing: put it on PATH, or `pip install {package}`")
 
 
 @contextmanager

