@@ -17,12 +17,14 @@ def _facts(build):
     path = Path(build)/"csr.json"
     check(path.exists() and (Path(build)/"firmware"/FIRMWARE).exists(),
         f"{build} has no csr.json or no firmware/{FIRMWARE}: it must be an output folder of `litellama build`")
-    facts     = json.loads(path.read_text())
-    constants = facts["constants"]
     try:
+        facts     = json.loads(path.read_text())
+        constants = facts["constants"]
         core = CoreConfig(**{name: constants[f"llama_{name}"] for name in CoreConfig.__dataclass_fields__})
         ram  = facts["memories"]["main_ram"]
         return core, ram["base"], ram["size"], constants["llama_image_offset"]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
     except KeyError as error:
         raise ValueError(f"{path} has no {error.args[0]}: the core is not in it, or of another version; build it again") from None
 

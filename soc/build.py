@@ -22,6 +22,7 @@ from ..accel.config import CoreConfig, check
 from ..accel.flush import leave_data
 from . import ecp5, tools
 from .boards import get_board, known
+from .cache import locked
 
 EXTRAS = ("sdcard", "spi_sdcard")   # What a LiteX target's own main() can add to boot from.
 
@@ -147,14 +148,11 @@ def _log(path):
             os.close(saved[1])
 
 
-def generate(soc, parser, small_bios):
-    """Write the gateware's sources and compile the software (unless told not to) into the output folder; returns LiteX's Builder."""
+def generate(soc, builder, parser):
+    """Write the gateware's sources and compile the software (unless told not to) into the builder's output folder."""
     import litex
-    from .board_software import BoardBuilder
-    builder = BoardBuilder(soc, **parser.builder_argdict)
-    builder.small_bios = small_bios
-    output  = Path(builder.output_dir)
-    here    = os.getcwd()
+    output = Path(builder.output_dir)
+    here   = os.getcwd()
     # The BIOS contains the time of its build, and the revision of the checkout that LiteX is installed in: not here, so that equal
     # sources give equal bits.
     os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
@@ -173,7 +171,6 @@ def generate(soc, parser, small_bios):
         raise ValueError(f"{type(error).__name__}: {error}: see {output/'litex.log'} {': '.join(last)}") from error
     finally:
         os.chdir(here)
-    return builder
 
 
 def _say(text):
@@ -203,12 +200,14 @@ def compile_gateware(soc, builder, args):
     """Run the toolchain: yosys, nextpnr for each seed and ecppack on ECP5, LiteX's own script elsewhere. True if all is met."""
     part = soc.platform.device
     if not _on_trellis(soc):
+        here, toolchain = os.getcwd(), soc.platform.toolchain
         os.chdir(builder.gateware_dir)
-        toolchain = soc.platform.toolchain
         try:
             toolchain.run_script(toolchain.build_script())
         except OSError as error:   # LiteX's word for a tool that is missing or failed.
             raise ValueError(f"{type(toolchain).__name__}: {error}") from error
+        finally:
+            os.chdir(here)
         return True
     from .trellis import Trellis
     flow  = Trellis(builder.gateware_dir, soc.build_name)
@@ -239,6 +238,7 @@ def compile_gateware(soc, builder, args):
 
 def build(argv, board=None, prog="litellama build"):
     """Build what the arguments ask for; returns the exit status."""
+    from .board_software import BoardBuilder
     board, base, parser, args = parse(argv, board, prog)
     args.board, args.options = board.name, " ".join(argv)
     _seeds(args.seeds)
@@ -248,17 +248,16 @@ def build(argv, board=None, prog="litellama build"):
         if _on_trellis(soc) and not (args.no_compile or args.no_compile_gateware):
             tools.require("yosys", *([] if args.estimate else ["nextpnr-ecp5", "ecppack"]))
         check(_on_trellis(soc) or not args.estimate, f"--estimate is for ECP5, {soc.platform.device} is none")
-        builder = generate(soc, parser, args.small_bios)
-        _say(f"sources: {builder.gateware_dir}")
-        if builder.firmware:
-            _say(f"firmware: {builder.firmware}")
-        met = True
-        if builder.compile_gateware:
-            here = os.getcwd()
-            try:
-                met = compile_gateware(soc, builder, args)
-            finally:
-                os.chdir(here)
+        builder = BoardBuilder(soc, **parser.builder_argdict)
+        builder.small_bios = args.small_bios
+        output  = Path(builder.output_dir)
+        output.mkdir(parents=True, exist_ok=True)
+        with locked(output/".lock", lambda: _say(f"another build is at work in {output}: waiting")):
+            generate(soc, builder, parser)
+            _say(f"sources: {builder.gateware_dir}")
+            if builder.firmware:
+                _say(f"firmware: {builder.firmware}")
+            met = not builder.compile_gateware or compile_gateware(soc, builder, args)
         if args.load and met:
             soc.platform.create_programmer().load_bitstream(builder.get_bitstream_filename(mode="sram"))
     return 0 if met else 1

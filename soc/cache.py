@@ -36,10 +36,14 @@ def fresh_names():
 
 
 @contextmanager
-def _lock(path):
-    """Hold an exclusive lock; it ends with the process that holds it, however that ends."""
+def locked(path, waits=lambda: None):
+    """Hold an exclusive lock; it ends with the process that holds it, however that ends. waits(): called if another process has it."""
     with open(path, "w") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waits()
+            fcntl.flock(f, fcntl.LOCK_EX)
         yield
 
 
@@ -52,7 +56,7 @@ def cached(kind, key, build):
     folder = cache_folder()/f"{kind}-{key}"
     if not (folder/_COMPLETE).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_suffix(".lock")):
+        with locked(folder.with_suffix(".lock")):
             if not (folder/_COMPLETE).exists():
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()

@@ -34,15 +34,20 @@ def variants():
     return [(name, fpga, get_board(name)) for name in known() for fpga in get_board(name).fits]
 
 
-def _folder(name, fpga):
-    return cache_folder()/"boards"/"-".join(filter(None, (name, fpga)))
+def _folder(name, fpga, kind="boards"):
+    return cache_folder()/kind/"-".join(filter(None, (name, fpga)))
 
 
-def _run(name, fpga, *options):
+def _elaborated():
+    """Path of what `elaborate` found."""
+    return _folder("report.json", "", "elaborate")
+
+
+def _run(name, fpga, *options, kind="boards"):
     """Run `litellama build` for one of them; returns (status, what it printed)."""
     board  = get_board(name)
     choice = [f"--{board.choice}", fpga] if board.choice else []
-    folder = _folder(board.name, fpga)
+    folder = _folder(board.name, fpga, kind)
     folder.mkdir(parents=True, exist_ok=True)
     done   = subprocess.run([sys.executable, "-m", "litellama.host", "build", "--board", name, *choice, *options, "--output-dir",
         str(folder)], capture_output=True, text=True)
@@ -50,20 +55,19 @@ def _run(name, fpga, *options):
 
 
 def elaborate():
-    """Generate and lint every board and the other targets; 1 if one fails."""
+    """Generate every board and the other targets, with their software, and lint them; 1 if one fails."""
     results = {}
     for name, fpga, _ in [*variants(), *((f"litex_boards.targets.{name}", "", None) for name in OTHERS)]:
         begin = time.monotonic()
-        status, text = _run(name, fpga, "--no-compile")
-        short, folder = name.rpartition(".")[2], _folder(name.rpartition(".")[2], fpga)
+        status, text = _run(name, fpga, "--no-compile-gateware", kind="elaborate")
+        short, folder = name.rpartition(".")[2], _folder(name.rpartition(".")[2], fpga, "elaborate")
         faults = [text.strip().splitlines()[-1]] if status else []
         if not status:
             (verilog,) = [path for path in (folder/"gateware").glob("*.v") if path.name != "lint_stubs.v"]
             faults     = lint(folder/"gateware", verilog.stem)
         results[f"{short} {fpga}".strip()] = dict(faults=faults, seconds=round(time.monotonic() - begin), generic=short != name)
         print(f"{short} {fpga}: {'; '.join(faults) or 'no complaint'}", flush=True)
-    _folder("elaborate", "").mkdir(parents=True, exist_ok=True)
-    (_folder("elaborate", "")/"report.json").write_text(json.dumps(results, indent=2) + "\n")
+    _elaborated().write_text(json.dumps(results, indent=2) + "\n")
     return int(any(result["faults"] for result in results.values()))
 
 
@@ -114,7 +118,7 @@ def resources_table():
 
 def elaborate_table():
     """Markdown: boards and targets that were generated and linted."""
-    path = _folder("elaborate", "")/"report.json"
+    path = _elaborated()
     rows = ["| board | Verilator | seconds |", "|---|---|---|"]
     for name, result in (json.loads(path.read_text()) if path.exists() else {}).items():
         target = f"`--board litex_boards.targets.{name}`" if result["generic"] else name
@@ -143,6 +147,9 @@ def main(argv=None):
     parser.add_argument("boards", nargs="*", help="default: all for ECP5")
     parser.add_argument("--seeds", default="1,2,3")
     args = parser.parse_args(argv)
+    for name in args.boards:
+        if name not in known():
+            parser.error(f"board is {name!r}, must be one of {', '.join(known())}")
     if args.command == "elaborate":
         return elaborate()
     if args.command in ("estimate", "build"):

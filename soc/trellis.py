@@ -24,15 +24,16 @@ class Trellis:
     """The build in folder `gateware` of the design `name`. seconds: CPU time of each step that was ever run there."""
 
     def __init__(self, gateware, name):
-        self.folder  = Path(gateware)
-        self.name    = name
-        script       = (self.folder/f"build_{name}.sh").read_text()
-        commands     = {line.split()[0]: shlex.split(line) for line in script.splitlines() if line and not line.startswith(("#", "set"))}
-        self.options = []     # More of nextpnr's.
-        self._yosys  = commands["yosys"]
-        self._pnr    = self._without(commands["nextpnr-ecp5"], ("--seed", "--textcfg"), ("--timing-allow-fail",))
-        self._pack   = commands["ecppack"]
-        self.seconds = {}
+        self.folder   = Path(gateware)
+        self.name     = name
+        script        = (self.folder/f"build_{name}.sh").read_text()
+        commands      = {line.split()[0]: shlex.split(line) for line in script.splitlines() if line and not line.startswith(("#", "set"))}
+        self.options  = []     # More of nextpnr's.
+        self._yosys   = commands["yosys"]
+        self._pnr     = self._without(commands["nextpnr-ecp5"], ("--seed", "--textcfg"), ("--timing-allow-fail",))
+        self._pack    = commands["ecppack"]
+        self.seconds  = {}
+        self._netlist = None   # Key of the netlist that yosys was asked for.
 
     @staticmethod
     def _without(command, options, flags):
@@ -43,11 +44,19 @@ class Trellis:
                 kept.append(word)
         return kept
 
-    def _step(self, step, key, command, output):
-        """Run `command` unless `output` is there and was made with the same `key`."""
+    @staticmethod
+    def _stamp(path):
+        """What a step that was done has left; {} if it was not."""
+        try:
+            return json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def _step(self, step, key, command, *outputs):
+        """Run `command` unless `outputs` are there and were made with the same `key`."""
         stamp = self.folder/f"{step}.done.json"
-        done  = json.loads(stamp.read_text()) if stamp.exists() else {}
-        if done.get("key") != key or not (self.folder/output).exists():
+        done  = self._stamp(stamp)
+        if done.get("key") != key or not all((self.folder/output).exists() for output in outputs):
             stamp.unlink(missing_ok=True)
             log   = self.folder/f"{step}.log"
             begin = time.monotonic(), sum(os.times()[2:4])
@@ -58,7 +67,6 @@ class Trellis:
             done = dict(key=key, wall=round(time.monotonic() - begin[0]), cpu=round(sum(os.times()[2:4]) - begin[1]))
             stamp.write_text(json.dumps(done))
         self.seconds[step] = {k: done[k] for k in ("wall", "cpu")}
-        return key
 
     @property
     def _netlist_key(self):
@@ -68,28 +76,29 @@ class Trellis:
         return digest(re.sub(r"\S*/", "", script), *map(_plain, sources))
 
     def synthesise(self):
-        """Cells of the netlist."""
-        self._step("yosys", self._netlist_key, self._yosys, f"{self.name}.json")
+        """Cells of the netlist. Comes before all else."""
+        self._netlist = self._netlist_key
+        self._step("yosys", self._netlist, self._yosys, f"{self.name}.json")
         return ecp5.cells(self.folder/f"{self.name}.json", self.name)
 
     def _placing(self, seed):
         """(command, key, report) of placing with `seed`."""
         report  = f"seed{seed}.json"
         command = [*self._pnr, *self.options, "--seed", str(seed), "--textcfg", f"seed{seed}.config", "--report", report, "--timing-allow-fail"]
-        return command, digest(self._netlist_key, " ".join(command), _plain(self.folder/f"{self.name}.lpf")), report
+        return command, digest(self._netlist, " ".join(command), _plain(self.folder/f"{self.name}.lpf")), report
 
     def place(self, seed):
         """Place and route with `seed`: clock -> {achieved, constraint} in MHz."""
         self.synthesise()
         command, key, report = self._placing(seed)
-        self._step(f"seed{seed}", key, command, report)
+        self._step(f"seed{seed}", key, command, report, f"seed{seed}.config")
         clocks  = json.loads((self.folder/report).read_text())["fmax"]
         return {name: clock for name, clock in clocks.items() if clock["constraint"]}
 
     def placed(self):
         """Seeds that this very design was placed with before."""
-        stamps = {int(path.name[4:-10]): json.loads(path.read_text()) for path in self.folder.glob("seed*.done.json")}
-        return sorted(seed for seed, stamp in stamps.items() if stamp["key"] == self._placing(seed)[1])
+        stamps = {int(path.name[4:-10]): self._stamp(path) for path in self.folder.glob("seed*.done.json")}
+        return sorted(seed for seed, stamp in stamps.items() if stamp.get("key") == self._placing(seed)[1])
 
     def pack(self, seed):
         """Path of the bitstream of a placed seed."""

@@ -70,6 +70,13 @@ def build(tmp_path):
     return folder
 
 
+@pytest.mark.parametrize("text, message", (("{}", "csr.json has no constants"), ("{", "csr.json is no JSON")))
+def test_a_broken_build(text, message, build, tmp_path):
+    (build/"csr.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        write_boot_files(b"", CONFIG, build, tmp_path/"card")
+
+
 @pytest.mark.parametrize("part_bytes", (boot_files.PART_BYTES, 1 << 14))
 def test_the_bios_puts_the_image_where_the_firmware_looks(part_bytes, build, tmp_path, parse, monkeypatch):
     monkeypatch.setattr(boot_files, "PART_BYTES", part_bytes)

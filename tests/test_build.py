@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 from litedram.modules import MT41K64M16, MT48LC16M16
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 
 from litellama.host import cli
-from litellama.soc import board_soc, boards, build, ecp5, lint, tools, trellis
+from litellama.soc import board_soc, boards, build, cache, ecp5, lint, tools, trellis
 from litellama.soc.targets import gsd_butterstick
 
 ROOT  = Path(__file__).resolve().parent.parent
@@ -210,7 +212,29 @@ def test_steps_are_done_once(tmp_path):
         flow.place(3)
     (tmp_path/"t.v").write_text("module t(input a); endmodule\n")
     flow.place(1)
-    assert len(calls()) == 7
+    assert len(calls()) == 7 and flow.placed() == [1]
+    (tmp_path/"seed1.config").unlink()
+    flow.place(1)
+    (tmp_path/"seed1.done.json").write_text("")   # Of a process that was killed while it wrote.
+    assert len(calls()) == 8 and flow.placed() == []
+    flow.place(1)
+    assert len(calls()) == 9 and flow.placed() == [1]
+
+
+def test_one_build_at_a_time(tmp_path):
+    """A second one in the same folder says so, and waits."""
+    events = []
+    with cache.locked(tmp_path/".lock"):
+        def second():
+            with cache.locked(tmp_path/".lock", lambda: events.append("waits")):
+                events.append("works")
+        thread = threading.Thread(target=second)
+        thread.start()
+        while not events:
+            time.sleep(0.01)
+        events.append("first ends")
+    thread.join()
+    assert events == ["waits", "first ends", "works"]
 
 
 # Elaboration --------------------------------------------------------------------------------------

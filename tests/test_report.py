@@ -57,6 +57,12 @@ def test_every_ecp5_build_has_a_budget():
             assert all(value <= (0.6 if has is report.ecp5.DEVICES["85F"] else 1)*getattr(has, key) for key, value in budget.items()), name
 
 
+def test_unknown_board(capsys):
+    with pytest.raises(SystemExit):
+        report.main(["estimate", "nonsense"])
+    assert "board is 'nonsense', must be one of digilent_arty" in capsys.readouterr().err
+
+
 def test_write(built, tmp_path, monkeypatch):
     """Tables go between their marks, again and again."""
     text = "a\n<!-- report: resources -->\nold\n<!-- end: resources -->\nb\n<!-- report: elaborate -->\n<!-- end: elaborate -->\nc\n"
