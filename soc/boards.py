@@ -29,6 +29,8 @@ class Fit:
     budget:     dict = field(default_factory=dict)
 
 
+DDR3_CHIPS = dict(sdram_device=("MT41K64M16", "MT41K128M16", "MT41K256M16", "MT41K512M16"))
+
 # DDR3 of 16 bits at 1:2 gives 128 bits every second clock: 16 lanes take as much. Three columns are SmolLM2's group of heads. Core and
 # SoC are to take at most 60 % of an 85F, of whose block RAMs (208) there are fewest; an L2 cache for the CPU would take 17 of them.
 ECP5_DDR3 = Fit(
@@ -50,6 +52,7 @@ class Board:
     uart_pins:  of a serial port that the platform does not have: (tx, rx, IO standard).
     memory:     the simulated DRAM (soc.memory.MEMORIES) that moves as many bytes a clock in the same way; None: there is none.
     attach:     function of the SoC: gives it what else the board needs to work.
+    choices:    keyword of BaseSoC -> values that it takes, where wrong ones are not refused by name.
     generic:    nothing is known of it here.
     """
     target:     str
@@ -61,6 +64,7 @@ class Board:
     uart_pins:  tuple = None
     memory:     str  = None
     attach:     object = None
+    choices:    dict = field(default_factory=dict)
     generic:    bool = False
 
     @property

@@ -65,6 +65,7 @@ def _litex_parser(board, platform, base, fit, defaults, prog):
     for field in fields(CoreConfig):
         ours.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=fit.core.get(field.name),
             help="of the core; None: what suits the DRAM")
+    choices = board.choices | ({board.choice: board.fits} if board.choice else {})
     parser.of_target = {}   # Keyword: argument. Without those that have our options' names: the target keeps its defaults.
     for name, value in target_options(base).items():
         dest = name
@@ -79,7 +80,7 @@ def _litex_parser(board, platform, base, fit, defaults, prog):
             kind = float if isinstance(value, (int, float)) and name.endswith("freq") else type(value)
             kind = str if value is None or value is REQUIRED else kind
             parser.target_group.add_argument(option, type=kind, default=None if value is REQUIRED else value, help="of the target",
-                required=value is REQUIRED, choices=board.fits if name == board.choice else None)
+                required=value is REQUIRED, choices=choices.get(name))
     parser.set_defaults(no_ident_version=True, log_level="warning", **defaults)
     return parser
 

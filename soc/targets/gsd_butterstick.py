@@ -8,7 +8,7 @@ from migen import If, Signal
 
 from litex.gen import LiteXModule
 
-from ..boards import ECP5_DDR3, Board, Fit
+from ..boards import DDR3_CHIPS, ECP5_DDR3, Board, Fit
 from ..build import main
 
 VOLTS  = (3.3, 1.2, 1.8)   # Of ports A, B, C. The lowest where nothing of ours is connected: 1.2, and 1.8 for port C's USB chip.
@@ -56,6 +56,7 @@ BOARD = Board(
     options    = dict(sys_clk_freq=60e6, bios_lto=True, with_syzygy_gpio=False),
     speedgrade = "800",
     uart_pins  = ("SYZYGY0:S0", "SYZYGY0:S1", "LVCMOS33"),
+    choices    = DDR3_CHIPS,
     attach     = attach,
 )
 

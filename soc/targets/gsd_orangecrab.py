@@ -3,7 +3,7 @@
 
 The target puts the console on USB with a core that is not on PyPI: here it is on the pins GPIO 1 (tx) and 0 (rx)."""
 
-from ..boards import ECP5_DDR3, Board, Fit
+from ..boards import DDR3_CHIPS, ECP5_DDR3, Board, Fit
 from ..build import main
 
 # The 25F holds the smallest core that runs SmolLM2, in a SoC without L2 and with little ROM and RAM: 56 block RAMs, 28 multipliers.
@@ -28,6 +28,7 @@ BOARD = Board(
     options    = dict(sys_clk_freq=48e6, bios_lto=True),
     speedgrade = "800",
     uart_pins  = ("GPIO:1", "GPIO:0", "LVCMOS33"),
+    choices    = DDR3_CHIPS,
 )
 
 if __name__ == "__main__":
