@@ -215,7 +215,7 @@ def compile_gateware(soc, builder, args):
     cells = flow.synthesise()
     used  = ecp5.usage(cells)
     core  = getattr(soc, "llama", None)
-    flow.options = ecp5.placer_options(used, part, soc.sys_clk_freq)
+    flow.options = ecp5.placer_options(used, part)
     _say("\n".join(estimate_lines(cells, part, core and core.config)))
     if not args.estimate:
         ecp5.check_fits(used, part, "the SoC with the core")

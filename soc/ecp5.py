@@ -101,15 +101,12 @@ def blocks(cells):
     return dict(sorted(((name, usage(part)) for name, part in parts.items()), key=lambda item: -item[1].luts))
 
 
-def placer_options(used, part, sys_clk_freq):
-    """Options of nextpnr for a design that takes `used` of `part` and is to run at sys_clk_freq Hz.
-
-    It fills tiles up to 90 % unless told otherwise, in one corner of a device that is mostly empty, and then finds no way for the wires:
-    where there is room, little more than it takes. In a full device, and where the clock is easy, short wires are worth more than
-    a clock above the one that was asked for: less weight for the timing (10 by default)."""
+def placer_options(used, part):
+    """Options of nextpnr for a design that takes `used` of `part`. It fills tiles up to 90 % unless told otherwise, in one corner of a
+    device that is mostly empty, and then finds no way for the wires: where there is room, little more than it takes. In a full
+    device short wires are worth more than a clock above the one that was asked for: less weight for the timing (10 by default)."""
     density = max(0.65, used.luts/device(part).luts + 0.09)
-    full    = density >= 0.9
-    return ([] if full else ["--placer-heap-beta", f"{density:.2f}"]) + (["--placer-heap-timingweight", "2"] if full or sys_clk_freq <= 60e6 else [])
+    return ["--placer-heap-beta", f"{density:.2f}"] if density < 0.9 else ["--placer-heap-timingweight", "2"]
 
 
 def check_fits(used, part, what):

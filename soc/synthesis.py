@@ -238,7 +238,7 @@ def place_and_route(config=CoreConfig(), device="85k", speed=8, seed=1, freq=75)
     """(Fmax in MHz, critical path as lines of text) of the core placed alone; cached like the netlist."""
     source  = netlist(config)
     options = [f"--{device}", "--speed", str(speed), "--package", PACKAGE, "--seed", str(seed), "--freq", str(freq),
-        *ecp5.placer_options(ecp5.usage(ecp5.cells(source/f"{TOP}.json", TOP)), "LFE5U-85F", 1e6*freq)]
+        *ecp5.placer_options(ecp5.usage(ecp5.cells(source/f"{TOP}.json", TOP)), "LFE5U-85F")]
 
     def build(folder):
         shutil.copy(source/f"{TOP}.json", folder)

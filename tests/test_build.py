@@ -166,13 +166,11 @@ def test_missing_tool(monkeypatch):
 
 
 def test_nextpnr_spreads_where_there_is_room():
-    """A third of a device is placed sparsely, two thirds closer, a full one as nextpnr likes; for short wires where the clock is easy."""
-    options = lambda luts, part, clock: ecp5.placer_options(ecp5.Usage(luts, 0, 0, 0), part, clock)
-    short   = ["--placer-heap-timingweight", "2"]
-    assert options(27_828, "LFE5UM5G-85F-8BG554I", 75e6) == ["--placer-heap-beta", "0.65"]
-    assert options(27_828, "LFE5U-85F-8MG285C", 48e6) == ["--placer-heap-beta", "0.65", *short]
-    assert options(27_667, "LFE5UM5G-45F-8BG381C", 75e6) == ["--placer-heap-beta", "0.72"]
-    assert options(22_135, "LFE5U-25F-8MG285C", 75e6) == short
+    """A third of a device is placed sparsely, two thirds closer; a full one as nextpnr likes, for short wires."""
+    options = lambda luts, part: ecp5.placer_options(ecp5.Usage(luts, 0, 0, 0), part)
+    assert options(27_828, "LFE5UM5G-85F-8BG554I") == ["--placer-heap-beta", "0.65"]
+    assert options(27_667, "LFE5UM5G-45F-8BG381C") == ["--placer-heap-beta", "0.72"]
+    assert options(22_135, "LFE5U-25F-8MG285C") == ["--placer-heap-timingweight", "2"]
 
 
 def test_device_too_small():
