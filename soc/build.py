@@ -149,11 +149,14 @@ def _log(path):
             os.close(saved[1])
 
 
-def generate(soc, builder, parser):
-    """Write the gateware's sources and compile the software (unless told not to) into the builder's output folder."""
+def generate(soc, parser, small_bios):
+    """Write the gateware's sources and compile the software (unless told not to) into the output folder; returns LiteX's Builder."""
     import litex
-    output = Path(builder.output_dir)
-    here   = os.getcwd()
+    from .board_software import BoardBuilder
+    builder = BoardBuilder(soc, **parser.builder_argdict)
+    builder.small_bios = small_bios
+    output  = Path(builder.output_dir)
+    here    = os.getcwd()
     # The BIOS contains the time of its build, and the revision of the checkout that LiteX is installed in: not here, so that equal
     # sources give equal bits.
     os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
@@ -172,6 +175,7 @@ def generate(soc, builder, parser):
         raise ValueError(f"{type(error).__name__}: {error}: see {output/'litex.log'} {': '.join(last)}") from error
     finally:
         os.chdir(here)
+    return builder
 
 
 def _say(text):
@@ -239,7 +243,6 @@ def compile_gateware(soc, builder, args):
 
 def build(argv, board=None, prog="litellama build"):
     """Build what the arguments ask for; returns the exit status."""
-    from .board_software import BoardBuilder
     board, base, parser, args = parse(argv, board, prog)
     args.board, args.options = board.name, " ".join(argv)
     _seeds(args.seeds)
@@ -249,12 +252,10 @@ def build(argv, board=None, prog="litellama build"):
         if _on_trellis(soc) and not (args.no_compile or args.no_compile_gateware):
             tools.require("yosys", *([] if args.estimate else ["nextpnr-ecp5", "ecppack"]))
         check(_on_trellis(soc) or not args.estimate, f"--estimate is for ECP5, {soc.platform.device} is none")
-        builder = BoardBuilder(soc, **parser.builder_argdict)
-        builder.small_bios = args.small_bios
-        output  = Path(builder.output_dir)
+        output  = Path(args.output_dir or f"build/{soc.platform.name}")   # As LiteX's Builder has it.
         output.mkdir(parents=True, exist_ok=True)
         with locked(output/".lock", lambda: _say(f"another build is at work in {output}: waiting")):
-            generate(soc, builder, parser)
+            builder = generate(soc, parser, args.small_bios)   # (Migen takes this variable's name for signals': another is another netlist.)
             _say(f"sources: {builder.gateware_dir}")
             if builder.firmware:
                 _say(f"firmware: {builder.firmware}")
