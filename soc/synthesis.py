@@ -60,6 +60,7 @@ def intended_memories(config):
         "llama_act_mant":       blocks(c.lanes*16, ceil_div(depth*32, c.lanes), 64),
         "llama_act_meta":       blocks(29, depth) if c.lanes <= 32 else blocks(58, ceil_div(depth, 2), 29),
         "llama_act_narrow":     (c.columns - 1)*blocks(c.lanes*8, ceil_div(c.attention_blocks*64, c.lanes), 64),
+        "llama_bfp_buffer":     blocks(96, 8*c.columns) if c.columns > 2 else 0,   # Of up to 16 words: distributed RAM.
         "llama_x":              blocks(32, c.max_dim),
         "llama_row_sums":       c.columns*blocks(58, c.max_head_dim),
         "llama_scores":         blocks(32, c.columns*c.max_context),
@@ -168,8 +169,8 @@ def netlist(config=CoreConfig()):
 
 
 def _memory(name):
-    """Memory that a RAM cell is a part of: `llama_x.0.1`, `storage_2.0.0`."""
-    return re.sub(r"(\.\d+)+$", "", name)
+    """Memory that a RAM cell is a part of: `llama_x.0.1`, `storage_2.0.0`; a column's own, `llama_row_sums_1.0.0`, counts with the first's."""
+    return re.sub(r"(\.\d+)+$" if name.startswith("storage") else r"(_\d+)?(\.\d+)+$", "", name)
 
 
 def resources(config=CoreConfig()):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The default core and the smallest one fit their budgets on ECP5, and their memories are what they are meant to be (synthesis only)."""
+"""The default core and those of boards fit their budgets on ECP5, and their memories are what they are meant to be (synthesis only)."""
 
 import re
 
@@ -26,19 +26,27 @@ def test_memories_are_as_intended(core):
 
 @pytest.mark.parametrize("name", BUDGET)
 def test_budget(core, name):
-    """No resource is above its budget."""
+    """No resource is above its budget; multipliers and block RAMs are as many as are meant."""
     assert getattr(core, name) <= BUDGET[name], f"{name}: {getattr(core, name)}"
+    assert name not in ("dp16kd", "mult18x18d") or getattr(core, name) == BUDGET[name]
 
 
-# The LFE5U-25F's: what the SoC leaves of 24,288 LUTs, 56 block RAMs, 28 multipliers.
-SMALLEST = dict(luts=15_400, ffs=12_600, dp16kd=39, mult18x18d=25, dpr16x4=245)
+# Cores of boards. The 25F's is what its SoC leaves of 24,288 LUTs, 56 block RAMs, 28 multipliers.
+BOARDS = {
+    ("lambdaconcept_ecpix5", "85F"):    dict(luts=19_300, ffs=17_100, dp16kd=86, mult18x18d=53, dpr16x4=269),
+    ("lattice_versa_ecp5", "LFE5UM5G"): dict(luts=18_500, ffs=15_900, dp16kd=61, mult18x18d=43, dpr16x4=301),
+    ("radiona_ulx3s", "LFE5U-85F"):     dict(luts=18_200, ffs=15_600, dp16kd=82, mult18x18d=37, dpr16x4=245),
+    ("gsd_orangecrab", "25F"):          dict(luts=15_400, ffs=12_600, dp16kd=39, mult18x18d=25, dpr16x4=245),
+}
 
 
-def test_smallest_core():
-    """The core of the smallest board is within its budget, with its memories where they should be."""
-    core = synthesis.resources(CoreConfig(**get_board("gsd_orangecrab").fit("25F").core))
+@pytest.mark.parametrize("name, fpga", BOARDS)
+def test_cores_of_boards(name, fpga):
+    """Within its budget, with its memories where they should be, and as many multipliers and block RAMs as are meant."""
+    core, budget = synthesis.resources(CoreConfig(**get_board(name).fit(fpga).core)), BOARDS[name, fpga]
     assert core.faults == []
-    assert {name: getattr(core, name) for name, budget in SMALLEST.items() if getattr(core, name) > budget} == {}
+    assert {key: getattr(core, key) for key, limit in budget.items() if getattr(core, key) > limit} == {}
+    assert (core.dp16kd, core.mult18x18d) == (budget["dp16kd"], budget["mult18x18d"])
 
 
 def test_second_core_of_a_process_is_the_same_text():
