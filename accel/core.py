@@ -77,13 +77,10 @@ class LlamaCore(LiteXModule):
 
         # # #
 
-        self.resets = []   # Signals that are `controller.clear_datapath`, one per block that has it as its reset.
-
         def resettable(module):
             """`module` with a reset that the controller pulls while it drains a failed pass."""
             module = FlushInserter()(module)
             self.comb += module.reset.eq(ctrl.clear_datapath)
-            self.resets.append(module.reset)
             return module
 
         # Weights: DRAM to beats, beats to blocks (or to the fp32 elements of norms and of the RoPE row).

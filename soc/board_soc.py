@@ -8,8 +8,7 @@ import pkgutil
 import sys
 import traceback
 
-from migen import ClockDomain, If, Instance, Signal
-from migen.fhdl.tools import list_targets
+from migen import ClockDomain, Instance
 from migen.genlib.resetsync import AsyncResetSynchronizer
 
 from ..accel.config import check
@@ -119,19 +118,6 @@ def reset_on_global_wire(soc):
                 special.cd = source
                 soc.specials += Instance("DCCA", i_CLKI=source.rst, i_CE=1, o_CLKO=domain.rst)
                 return
-
-
-def flush_on_global_wire(soc, core):
-    """Put the reset of the core's blocks onto a wire of an ECP5's clock network, too, and the system's reset into it, so that it is their
-    only one. `soc` is finalized; `core` is the LlamaCore in it."""
-    flush, net = Signal(name="llama_flush"), Signal(name="llama_flush_wire")
-    for statement in soc._fragment.sync["sys"]:
-        if isinstance(statement, If) and any(statement.cond is reset for reset in core.resets):   # As Migen's ResetInserter makes it.
-            statement.cond = net
-            for register in list_targets(statement):
-                register.reset_less = True
-    soc._fragment.comb.append(flush.eq(core.controller.clear_datapath | soc.crg.cd_sys.rst))
-    soc._fragment.specials.add(Instance("DCCA", i_CLKI=flush, i_CE=1, o_CLKO=net))
 
 
 def build_soc(board, base, arguments, core={}, debug=True, speedgrade=None, controller={}, with_core=True, extras=()):

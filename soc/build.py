@@ -152,7 +152,6 @@ def _log(path):
 def generate(soc, parser, small_bios):
     """Write the gateware's sources and compile the software (unless told not to) into the output folder; returns LiteX's Builder."""
     import litex
-    from .board_soc import flush_on_global_wire
     from .board_software import BoardBuilder
     builder = BoardBuilder(soc, **parser.builder_argdict)
     builder.small_bios = small_bios
@@ -167,8 +166,6 @@ def generate(soc, parser, small_bios):
             if _on_trellis(soc):   # Data, and what software writes before it counts, needs no reset: 2,000 ends less of its net.
                 soc.finalize()
                 leave_data(soc._fragment, ["sys"])
-                if hasattr(soc, "llama"):
-                    flush_on_global_wire(soc, soc.llama)
             # No wide LUTs: what they make of an ECP5 is told in soc/README.md.
             builder.build(**parser.toolchain_argdict | dict(run=False) | (dict(nowidelut=True) if _on_trellis(soc) else {}))
             if builder.compile_software:

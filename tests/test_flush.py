@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """FlushInserter: what decides is reset, data is not, in Migen and in the emitted Verilog."""
 
-from types import SimpleNamespace
-
-from migen import Case, ClockDomain, If, Signal, run_simulation
+from migen import Case, If, Signal
 from migen.genlib.fsm import FSM, NextState, NextValue
-import numpy as np
 
 from litex.gen import LiteXModule
 
 from gateware import run_block
 from litellama.accel.flush import FlushInserter
-from litellama.soc import board_soc
 
 
 class Inner(LiteXModule):
@@ -60,50 +56,3 @@ def test_kinds(tmp_path):
     run_block(dut, [control()], [data, dut.reset, r.found, r.count, r.narrow, r.asked, r.chosen], tmp_path)
     assert seen == [9, 0, 0, 0, 0, 0]
     assert [s.reset_less for s in (r.copy, r.narrow, r.count, r.asked, r.chosen, r.later)] == [True, False, False, False, False, True]
-
-
-class Soc(LiteXModule):
-    """A SoC whose core resets two blocks, and one beside them."""
-    def __init__(self):
-        self.crg = LiteXModule()
-        self.crg.cd_sys = ClockDomain("sys")
-        self.clear, self.data = Signal(), Signal(16)
-        self.blocks = [FlushInserter()(Outer(self.data)) for _ in range(2)]
-        self.beside = Inner(self.data)
-        self.submodules += self.blocks
-        self.comb += [block.reset.eq(self.clear) for block in self.blocks]
-        self.inners = [*(block.inner for block in self.blocks), self.beside]
-
-
-def test_flush_on_a_wire_of_its_own(monkeypatch):
-    """Reset by the core and by the system, at any time: as without the wire, but that data keep what they had. Only the wire resets."""
-    wires = []
-    monkeypatch.setattr(board_soc, "Instance", lambda cell, i_CLKI, i_CE, o_CLKO: wires.append((i_CLKI, o_CLKO)) or cell)
-    seen = []
-    for wired in (False, True):
-        soc = Soc()
-        soc.finalize()
-        if wired:
-            board_soc.flush_on_global_wire(soc, SimpleNamespace(resets=[block.reset for block in soc.blocks],
-                controller=SimpleNamespace(clear_datapath=soc.clear)))
-            ((source, net),) = wires
-            soc._fragment.specials.remove("DCCA")
-            soc._fragment.comb.append(net.eq(source))
-            for inner, flushed in zip(soc.inners, (True, True, False)):
-                assert [r.reset_less for r in (inner.count, inner.fsm.state, inner.narrow)] == [flushed]*3
-        rng, trace = np.random.default_rng(1), []
-
-        def control():
-            for _ in range(400):
-                yield soc.clear.eq(int(rng.random() < 0.1))
-                yield soc.crg.cd_sys.rst.eq(int(rng.random() < 0.1))
-                yield soc.data.eq(int(rng.integers(1 << 16)))
-                yield
-                state = []
-                for r in soc.inners:
-                    for signal in (r.count, r.narrow, r.asked, r.chosen, r.fsm.state):
-                        state.append((yield signal))
-                trace.append(state)
-        run_simulation(soc, control())
-        seen.append(trace)
-    assert seen[0] == seen[1] and len({tuple(state) for state in seen[0]}) > 200
