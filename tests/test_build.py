@@ -165,12 +165,11 @@ def test_missing_tool(monkeypatch):
         tools.require("nextpnr-ecp5")
 
 
-def test_nextpnr_spreads_where_there_is_room():
-    """A third of a device is placed sparsely, two thirds closer; a full one as nextpnr likes, for short wires."""
+def test_placers():
+    """Another for a full device than where there is room."""
     options = lambda luts, part: ecp5.placer_options(ecp5.Usage(luts, 0, 0, 0), part)
-    assert options(27_828, "LFE5UM5G-85F-8BG554I") == ["--placer-heap-beta", "0.65"]
-    assert options(27_667, "LFE5UM5G-45F-8BG381C") == ["--placer-heap-beta", "0.72"]
-    assert options(22_135, "LFE5U-25F-8MG285C") == ["--placer-heap-timingweight", "2"]
+    assert options(27_828, "LFE5UM5G-85F-8BG554I") == options(27_667, "LFE5UM5G-45F-8BG381C") == ["--placer", "static"]
+    assert options(20_440, "LFE5U-25F-8MG285C") == ["--placer-heap-timingweight", "2"]
 
 
 def test_device_too_small():
