@@ -8,13 +8,13 @@ import pkgutil
 import sys
 import traceback
 
-from migen import ClockDomain, Instance
+from litedram.core import refresher
+from migen import ClockDomain, If, Instance, Module, Signal, bits_for
 from migen.genlib.resetsync import AsyncResetSynchronizer
 
 from ..accel.config import check
 from .integration import add_llama
 from .memory import suited_config
-
 
 REQUIRED = inspect.Parameter.empty
 FAMILIES = {"lfe5u": "ecp5", "ice40": "ice40", "lifcl": "nexus", "xc6": "spartan6", "xc7": "7series", "xcku": "ultrascale"}
@@ -71,8 +71,24 @@ def at_speedgrade(module, grade):
     return type(module)(module.clk_freq, module.rate, speedgrade=grade)
 
 
+class RegisteredRefreshTimer(Module):
+    """LiteDRAM's RefreshTimer, clock by clock, with `done` out of a register.
+
+    LiteDRAM compares its count with zero in front of the state machine that stops the bank machines, whose `ready` is long anyway: the
+    27 bits of the second between two ZQ calibrations were the beginning of the longest path of every board."""
+
+    def __init__(self, trefi):
+        self.wait  = Signal()
+        self.done  = Signal()
+        self.count = count = Signal(bits_for(trefi), reset=trefi - 1)
+        self.sync += [
+            If(self.wait & ~self.done, count.eq(count - 1)).Else(count.eq(count.reset)),
+            self.done.eq(self.wait & (count == 1)),
+        ]
+
+
 def board_class(base, uart_name=None, uart_pins=None, speedgrade=None, controller={}):
-    """Subclass of a target's BaseSoC.
+    """Subclass of a target's BaseSoC, with RegisteredRefreshTimer.
 
     uart_name: of the console, whatever the target makes of it (some take no other than their own). uart_pins: (tx, rx, IO standard)
     of a `serial` that the platform does not have. speedgrade: of the DRAM's timings. controller: fields of LiteDRAM's ControllerSettings.
@@ -98,7 +114,12 @@ def board_class(base, uart_name=None, uart_pins=None, speedgrade=None, controlle
             if controller:
                 from litedram.core.controller import ControllerSettings
                 bound.arguments.setdefault("kwargs", {})["controller_settings"] = ControllerSettings(**controller)
-            super().add_sdram(*bound.args, **bound.kwargs)
+            timer = refresher.RefreshTimer
+            refresher.RefreshTimer = RegisteredRefreshTimer
+            try:
+                super().add_sdram(*bound.args, **bound.kwargs)
+            finally:
+                refresher.RefreshTimer = timer
     BoardSoC.__name__ = base.__name__
     return BoardSoC
 

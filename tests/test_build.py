@@ -11,8 +11,9 @@ import threading
 import time
 from types import SimpleNamespace
 
+from litedram.core import refresher
 from litedram.modules import MT41K64M16, MT48LC16M16
-from migen import Signal, run_simulation
+from migen import Module, Signal, run_simulation
 import numpy as np
 import pytest
 
@@ -112,6 +113,31 @@ def test_speedgrade():
         board_soc.at_speedgrade(MT41K64M16(125e6, "1:4"), "800")
     with pytest.raises(ValueError, match="has none"):
         board_soc.at_speedgrade(MT48LC16M16(50e6, "1:1"), "800")
+
+
+def test_refresh_timer_is_litedrams():
+    """Clock by clock, whatever `wait` does; and the boards have it."""
+    pair, differ, pulses = (refresher.RefreshTimer(5), board_soc.RegisteredRefreshTimer(5)), [], []
+    top = Module()
+    top.submodules += pair
+
+    def run():
+        rng = np.random.default_rng(2)
+        for _ in range(2000):
+            wait = int(rng.random() < 0.9)
+            for timer in pair:
+                yield timer.wait.eq(wait)
+            yield
+            done = []
+            for timer in pair:
+                done.append((yield timer.done))
+            differ.append(done[0] != done[1])
+            pulses.append(done[0])
+    run_simulation(top, run())
+    assert not any(differ) and 100 < sum(pulses) < 400
+    soc = build.make_soc(*build.parse(["--board", "lambdaconcept_ecpix5"]))
+    assert isinstance(soc.sdram.controller.refresher.zqcs_timer, board_soc.RegisteredRefreshTimer)
+    assert refresher.RefreshTimer is not board_soc.RegisteredRefreshTimer
 
 
 def test_butterstick_sets_its_ports_voltages():
