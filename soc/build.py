@@ -255,7 +255,7 @@ def build(argv, board=None, prog="litellama build"):
         output  = Path(args.output_dir or f"build/{soc.platform.name}")   # As LiteX's Builder has it.
         output.mkdir(parents=True, exist_ok=True)
         with locked(output/".lock", lambda: _say(f"another build is at work in {output}: waiting")):
-            builder = generate(soc, parser, args.small_bios)   # (Migen takes this variable's name for signals': another is another netlist.)
+            builder = generate(soc, parser, args.small_bios)   # (Migen names signals after this variable: another is another netlist.)
             _say(f"sources: {builder.gateware_dir}")
             if builder.firmware:
                 _say(f"firmware: {builder.firmware}")

@@ -103,8 +103,8 @@ def blocks(cells):
 
 def placer_options(used, part):
     """Options of nextpnr for a design that takes `used` of `part`. Where there is room its electrostatic placer makes the wires a quarter
-    shorter, and the router as much faster. In a full device its usual one, to which short wires are worth more than a clock above
-    the one that was asked for: less weight for the timing (10 by default)."""
+    shorter (soc/README.md). In a full device its usual one, to which short wires are worth more than a clock above the one that was
+    asked for: less weight for the timing (10 by default)."""
     return ["--placer", "static"] if used.luts < 0.8*device(part).luts else ["--placer-heap-timingweight", "2"]
 
 

@@ -25,7 +25,7 @@ import shutil
 import subprocess
 import sys
 
-from ..accel.config import CoreConfig, ceil_div, check
+from ..accel.config import BLOCK, CoreConfig, ceil_div, check
 from . import ecp5
 from .cache import cached, digest, fresh_names
 
@@ -76,10 +76,19 @@ def intended_memories(config):
     }
 
 
+def intended_multipliers(config):
+    """MULT18X18D that `config`'s core is made of: every product of it has one, or several for wider factors."""
+    extra = config.columns - 1                      # Columns behind the first: 8-bit weights alone, so half the lanes, and no minimum m.
+    ways  = max(1, config.lanes//BLOCK)
+    lanes = config.lanes + extra*config.lanes//2
+    scale = 2*(2*ways + extra)                      # LlamaScale: two each; of d and of m.
+    return lanes + scale + 3*4 + 1                  # fp32 products of four: two in LlamaVPU, one in LlamaRMSNorm; the function table's.
+
+
 @dataclass
 class Resources:
     """What synth_ecp5 made of a core. luts: see the module; memories: DP16KD by name; lut_memories: distributed RAM by name;
-    faults: memories that are not what was intended, in words."""
+    faults: memories and multipliers that are not what was intended, in words."""
     luts:         int
     lut4:         int
     ccu2c:        int
@@ -169,7 +178,7 @@ def netlist(config=CoreConfig()):
 
 
 def _memory(name):
-    """Memory that a RAM cell is a part of: `llama_x.0.1`, `storage_2.0.0`; a column's own, `llama_row_sums_1.0.0`, counts with the first's."""
+    """Memory that a RAM cell is a part of: `llama_x.0.1`, `storage_2.0.0`; a column's own (`llama_row_sums_1.0.0`) counts with the first's."""
     return re.sub(r"(\.\d+)+$" if name.startswith("storage") else r"(_\d+)?(\.\d+)+$", "", name)
 
 
@@ -194,6 +203,8 @@ def resources(config=CoreConfig()):
     for name, n in intended.items():
         if blocks[name] != n:
             faults.append(f"{name} is {blocks[name]} DP16KD, intended {n}")
+    if types["MULT18X18D"] != intended_multipliers(config):
+        faults.append(f"{types['MULT18X18D']} MULT18X18D, intended {intended_multipliers(config)}")
     faults += [f"{name} is in block RAM" for name in blocks if name not in intended and not name.startswith("storage")]
 
     # Keys and values: both ports in use, one of them writes.

@@ -141,7 +141,7 @@ def test_refresh_timer_is_litedrams():
 
 
 def test_butterstick_sets_its_ports_voltages():
-    """Pulses of the share of time that makes the voltage (of the schematic's three resistors), then, settled, the converters on."""
+    """Pulses of the share of time that makes the voltage (of the circuit's three resistors), then, settled, the converters on."""
     volts  = (3.3, 1.2, 1.8)
     pads   = SimpleNamespace(pdm=Signal(3), en=Signal())
     module = gsd_butterstick.SyzygyVoltages(pads, volts, 1500)

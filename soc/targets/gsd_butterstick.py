@@ -18,8 +18,8 @@ SETTLE = 10*68e3*0.1e-6    # Seconds: ten time constants of the filter (68 kohm,
 def duty(volts):
     """Share of the time that a port's `pdm` pin is high for a voltage of 1.2 to 3.3 V.
 
-    From the schematic: a converter holds 0.6 V between 53.6 kohm to its output and 13 kohm to ground; the pin's mean (of 3.3 V), filtered,
-    goes to the same point through 68 kohm."""
+    The circuit, as amaranth-boards' platform of this board tells it (the schematic was not at hand): a converter holds 0.6 V between
+    53.6 kohm to its output and 13 kohm to ground; the pin's mean (of 3.3 V), filtered, goes to the same point through 68 kohm."""
     feedback = 0.6
     current  = feedback/13e3 - (volts - feedback)/53.6e3   # What the pin has to bring.
     return (feedback + 68e3*current)/3.3
