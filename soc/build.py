@@ -227,8 +227,8 @@ def compile_gateware(soc, builder, args):
     for seed in dict.fromkeys(flow.placed() + ([] if args.estimate else _seeds(args.seeds))):
         results[seed] = flow.place(seed)
         _say(f"seed {seed}: " + ", ".join(f"{name} {c['achieved']:.1f} MHz of {c['constraint']:.1f}" for name, c in results[seed].items()))
-    facts = dict(board=args.board, part=part, sys_clk_freq=soc.sys_clk_freq, usage=vars(used), clocks=results, seconds=flow.seconds,
-        config=core and vars(core.config), options=args.options)
+    facts = dict(board=args.board, part=part, sys_clk_freq=soc.sys_clk_freq, usage=vars(used), clocks=results, key=flow.key,
+        seconds=flow.seconds, config=core and vars(core.config), options=args.options)
     Path(builder.output_dir, "report.json").write_text(json.dumps(facts, indent=2) + "\n")
     if args.estimate:
         return True

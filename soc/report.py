@@ -8,7 +8,7 @@
     python3 -m litellama.soc.report write                  ... into soc/README.md
 
 What was run is kept in the cache; nothing is run twice for the same design and seed, so `build` can be stopped and go on another
-day. `estimate` and `build` fail if a board takes more than its budget or misses its clock.
+day. On another machine, too: `write` adds to the clocks that are there of the same design. `estimate` and `build` fail if a board takes more than its budget or misses its clock.
 """
 
 import argparse
@@ -98,29 +98,61 @@ def _sys_clock(clocks, sys_clk_freq):
     return min(c["achieved"] for c in clocks.values() if abs(1e6*c["constraint"]/sys_clk_freq - 1) < 0.01)
 
 
+def _written(name):
+    """Lines of a table as it stands in soc/README.md."""
+    return README.read_text().partition(_begin(name))[2].partition(_end(name))[0].splitlines()
+
+
+def _begin(name):
+    return f"<!-- report: {name} -->\n"
+
+
+def _end(name):
+    return f"<!-- end: {name} -->"
+
+
+def _clocks(report, there):
+    """Seed -> MHz of the system's clock, as text: of a report, and of the rows `there` of the very same design."""
+    clocks = {}
+    for row in there:
+        if f"| `{report['key']}` |" in row:
+            clocks |= dict(re.findall(r"(\d+): ([\d.]+)", row.split(" | ")[7]))
+    clocks |= {seed: f"{_sys_clock(c, report['sys_clk_freq']):.1f}" for seed, c in report["clocks"].items()}
+    return {seed: clocks[seed] for seed in sorted(clocks, key=int)}
+
+
 def resources_table():
-    """Markdown: what each ECP5 board takes, its clock at the seeds that were run, time and command."""
+    """Markdown: what each ECP5 board takes, its clock at the seeds that were run, time and command. What was not run on this machine
+    stays as it stands in soc/README.md: rows of boards, and clocks of the very same design."""
     heads = ("board", "core: lanes, columns, ports", "LUT", "FF", "DP16KD", "MULT18X18D", "MHz asked", "reached, by seed",
-        "CPU s: yosys, a seed", "command")
+        "design", "CPU s: yosys, a seed", "command")
     rows  = [f"| {' | '.join(heads)} |", "|---"*len(heads) + "|"]
-    for name, fpga, _, report in _reports():
+    built = {(name, fpga): report for name, fpga, _, report in _reports()}
+    there = _written("resources")
+    for name, fpga, board in variants():
+        report = built.get((name, fpga))
+        if not report:
+            rows += [row for row in there if f"`litellama build --board {name} --{board.choice} {fpga} " in row]
+            continue
         has    = ecp5.device(report["part"])
         cells  = [f"{value:,} ({100*value/getattr(has, key):.0f} %)" for key, value in report["usage"].items()]
         core   = report["config"]
-        clocks = [f"{seed}: {_sys_clock(c, report['sys_clk_freq']):.1f}" for seed, c in sorted(report["clocks"].items())]
+        clocks = _clocks(report, there)
         placed = [s["cpu"] for step, s in report["seconds"].items() if step.startswith("seed")]
-        times  = f"{report['seconds']['yosys']['cpu']}, {round(sum(placed)/len(placed)) if placed else '-'}"
-        options = re.sub(r" *(--output-dir \S+|--estimate)", "", report["options"])
+        times   = f"{report['seconds']['yosys']['cpu']}, {round(sum(placed)/len(placed)) if placed else '-'}"
+        options = re.sub(r" *(--output-dir \S+|--estimate|--seeds \S+)", "", report["options"]) + f" --seeds {','.join(clocks) or 1}"
         rows.append(f"| {name}, {report['part']} | {core['lanes']}, {core['columns']}, {core['ports']} | {' | '.join(cells)} "
-            f"| {report['sys_clk_freq']/1e6:.0f} | {', '.join(clocks) or 'not run'} | {times} | `litellama build {options}` |")
+            f"| {report['sys_clk_freq']/1e6:.0f} | {', '.join(map(': '.join, clocks.items())) or 'not run'} "
+            f"| `{report['key']}` | {times} | `litellama build {options}` |")
     return rows
 
 
 def elaborate_table():
     """Markdown: boards and targets that were generated and linted."""
-    path = _elaborated()
+    if not _elaborated().exists():
+        return _written("elaborate")
     rows = ["| board | Verilator | seconds |", "|---|---|---|"]
-    for name, result in (json.loads(path.read_text()) if path.exists() else {}).items():
+    for name, result in json.loads(_elaborated().read_text()).items():
         target = f"`--board litex_boards.targets.{name}`" if result["generic"] else name
         rows.append(f"| {target} | {'; '.join(result['faults']) or 'no complaint'} | {result['seconds']} |")
     return rows
@@ -133,10 +165,10 @@ def write():
     """Put the tables into soc/README.md, between their marks."""
     text = README.read_text()
     for name, table in TABLES.items():
-        begin, end = f"<!-- report: {name} -->\n", f"<!-- end: {name} -->"
+        begin, end = _begin(name), _end(name)
         check(begin in text and end in text, f"{README.name} has no marks for the table {name}")
         head, _, rest = text.partition(begin)
-        text = head + begin + "\n".join(table()) + "\n" + end + rest.partition(end)[2]
+        text = head + begin + "".join(f"{row}\n" for row in table()) + end + rest.partition(end)[2]
     README.write_text(text)
 
 

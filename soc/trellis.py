@@ -87,6 +87,11 @@ class Trellis:
         command = [*self._pnr, *self.options, "--seed", str(seed), "--textcfg", f"seed{seed}.config", "--report", report, "--timing-allow-fail"]
         return command, digest(self._netlist, " ".join(command), _plain(self.folder/f"{self.name}.lpf")), report
 
+    @property
+    def key(self):
+        """Of netlist, constraints and options: where it is the same, on any machine, a seed gives the same placement."""
+        return self._placing(0)[1]
+
     def place(self, seed):
         """Place and route with `seed`: clock -> {achieved, constraint} in MHz."""
         self.synthesise()

@@ -10,14 +10,18 @@ from litellama.soc import report
 FACTS = dict(part="LFE5UM5G-85F-8BG554I", sys_clk_freq=75e6, usage=dict(luts=27500, ffs=20000, dp16kd=112, mult18x18d=57),
     clocks={"1": {"por": dict(achieved=30, constraint=25), "clk75": dict(achieved=300, constraint=75),
         "$glbnet$cpu.clk": dict(achieved=80.04, constraint=75.0075)}},
-    seconds=dict(yosys=dict(cpu=100, wall=120), seed1=dict(cpu=900, wall=1000)), config=dict(lanes=16, columns=2, ports=2),
+    key="0123456789abcdef", seconds=dict(yosys=dict(cpu=100, wall=120), seed1=dict(cpu=900, wall=1000)), config=dict(lanes=16, columns=2, ports=2),
     options="--board lambdaconcept_ecpix5 --device 85F --seeds 1 --output-dir X")
+
+MARKS = "a\n<!-- report: resources -->\nold\n<!-- end: resources -->\nb\n<!-- report: elaborate -->\n<!-- end: elaborate -->\nc\n"
 
 
 @pytest.fixture
 def built(tmp_path, monkeypatch):
     """Writes a report of the ECPIX-5 with other facts."""
     monkeypatch.setenv("LITELLAMA_CACHE", str(tmp_path))
+    monkeypatch.setattr(report, "README", tmp_path/"README.md")
+    report.README.write_text(MARKS)
     def write(**facts):
         folder = tmp_path/"boards/lambdaconcept_ecpix5-85F"
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,9 +35,9 @@ def test_resources(built):
     built()
     (row,) = report.resources_table()[2:]
     assert row == "| lambdaconcept_ecpix5, LFE5UM5G-85F-8BG554I | 16, 2, 2 | 27,500 (33 %) | 20,000 (24 %) | 112 (54 %) | 57 (37 %) | 75 " \
-        "| 1: 80.0 | 100, 900 | `litellama build --board lambdaconcept_ecpix5 --device 85F --seeds 1` |"
+        "| 1: 80.0 | `0123456789abcdef` | 100, 900 | `litellama build --board lambdaconcept_ecpix5 --device 85F --seeds 1` |"
     built(clocks={})
-    assert "| not run | 100, 900 |" in report.resources_table()[2]
+    assert "| not run | `0123456789abcdef` | 100, 900 |" in report.resources_table()[2]
 
 
 def test_over_budget(built):
@@ -63,16 +67,29 @@ def test_unknown_board(capsys):
     assert "board is 'nonsense', must be one of digilent_arty" in capsys.readouterr().err
 
 
-def test_write(built, tmp_path, monkeypatch):
+def test_write(built, tmp_path):
     """Tables go between their marks, again and again."""
-    text = "a\n<!-- report: resources -->\nold\n<!-- end: resources -->\nb\n<!-- report: elaborate -->\n<!-- end: elaborate -->\nc\n"
-    (tmp_path/"README.md").write_text(text)
-    monkeypatch.setattr(report, "README", tmp_path/"README.md")
     built()
     for _ in range(2):
         report.write()
         lines = (tmp_path/"README.md").read_text().splitlines()
         assert "old" not in lines and lines[0] == "a" and lines[-1] == "c" and sum("ecpix5" in line for line in lines) == 1
+
+
+def test_write_keeps_what_was_run_elsewhere(built, tmp_path):
+    """Clocks of the same design are added to, those of another one go; boards and tables that were not run here stay."""
+    built()
+    report.write()
+    built(clocks={"3": {"sys": dict(achieved=90, constraint=75)}, "10": {"sys": dict(achieved=70, constraint=75)}})
+    report.write()
+    (row,) = report.resources_table()[2:]
+    assert "| 1: 80.0, 3: 90.0, 10: 70.0 |" in row and row.endswith("--device 85F --seeds 1,3,10` |")
+    (tmp_path/"boards/lambdaconcept_ecpix5-85F/report.json").unlink()
+    report.README.write_text(report.README.read_text().replace("<!-- end: elaborate", "| a board | fine | 3 |\n<!-- end: elaborate"))
+    report.write()
+    assert report.resources_table()[2:] == [row] and report.elaborate_table() == ["| a board | fine | 3 |"]
+    built(key="fedcba9876543210", clocks={"2": {"sys": dict(achieved=91, constraint=75)}})
+    assert "| 2: 91.0 |" in report.resources_table()[2]
 
 
 def test_the_readme_has_the_marks():
