@@ -8,7 +8,8 @@
     python3 -m litellama.soc.report write                  ... into soc/README.md
 
 What was run is kept in the cache; nothing is run twice for the same design and seed, so `build` can be stopped and go on another
-day. On another machine, too: `write` adds to the clocks that are there of the same design. `estimate` and `build` fail if a board takes more than its budget or misses its clock.
+day. On another machine, too: `write` adds to the clocks that are there of the same design. `estimate` and `build` fail if a board
+takes more than its budget or misses its clock.
 """
 
 import argparse
@@ -139,7 +140,7 @@ def resources_table():
         core   = report["config"]
         clocks = _clocks(report, there)
         placed = [s["cpu"] for step, s in report["seconds"].items() if step.startswith("seed")]
-        times   = f"{report['seconds']['yosys']['cpu']}, {round(sum(placed)/len(placed)) if placed else '-'}"
+        times  = f"{report['seconds']['yosys']['cpu']}, {round(sum(placed)/len(placed)) if placed else '-'}"
         options = re.sub(r" *(--output-dir \S+|--estimate|--seeds \S+)", "", report["options"]) + f" --seeds {','.join(clocks) or 1}"
         rows.append(f"| {name}, {report['part']} | {core['lanes']}, {core['columns']}, {core['ports']} | {' | '.join(cells)} "
             f"| {report['sys_clk_freq']/1e6:.0f} | {', '.join(map(': '.join, clocks.items())) or 'not run'} "
