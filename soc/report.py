@@ -4,12 +4,13 @@
     python3 -m litellama.soc.report elaborate              every board, and five other targets: generated, linted
     python3 -m litellama.soc.report estimate [BOARD ...]   ECP5 boards: synthesis, a few minutes each
     python3 -m litellama.soc.report build [BOARD ...] --seeds 1,2,3    place and route, 10 to 25 CPU-minutes a seed
+    python3 -m litellama.soc.report tokens [BOARD ...]     cycles of a token in simulation, 10 CPU-minutes a board
     python3 -m litellama.soc.report show                   the tables from what was run so far
     python3 -m litellama.soc.report write                  ... into soc/README.md
 
 What was run is kept in the cache; nothing is run twice for the same design and seed, so `build` can be stopped and go on another
 day. On another machine, too: `write` adds to the clocks that are there of the same design. `estimate` and `build` fail if a board
-takes more than its budget or misses its clock.
+takes more than its budget or misses its clock. `elaborate` and `tokens` run again what they are asked for.
 """
 
 import argparse
@@ -27,6 +28,11 @@ from .cache import cache_folder
 from .lint import lint
 
 README = Path(__file__).absolute().parent/"README.md"
+# Model -> (MB of DRAM with firmware, keys and values; options of `litellama bench`).
+MODELS = {
+    "default": (2, ("--context", "64")),
+    "SmolLM2": (116, ("--shape", "smollm2-135m", "--type", "q4_1", "--layers", "4", "--context", "512")),
+}
 OTHERS = ("trellisboard", "digilent_genesys2", "digilent_arty_s7", "terasic_de0nano", "qmtech_wukong")   # By the generic path.
 
 
@@ -72,12 +78,63 @@ def elaborate():
     return int(any(result["faults"] for result in results.values()))
 
 
+def _measured():
+    """Path of what `tokens` found."""
+    return _folder("report.json", "", "tokens")
+
+
+def _dram_mb(board):
+    """MB of a board's DRAM."""
+    number, unit = re.search(r"(\d+) (MB|GB)", board.about).groups()
+    return int(number)*(1024 if unit == "GB" else 1)
+
+
+def _bench(name, fpga, options):
+    """What `litellama bench` says of one of them (host.measure.measure); ValueError with its last line if it fails."""
+    done = subprocess.run([sys.executable, "-m", "litellama.host", "bench", "--board", f"{name}:{fpga}", "--json", *options],
+        capture_output=True, text=True)
+    check(done.returncode == 0, f"{name} {fpga}: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
+    return json.loads(done.stdout)
+
+
+def tokens(names=()):
+    """Measure a token of each model that a board's DRAM holds, of all boards that have a simulated memory like their own; boards
+    that differ in their clock only are simulated once. 1 if one fails."""
+    done, status = {}, 0
+    for name, fpga, board in variants():
+        if not board.memory or names and name not in names:
+            continue
+        models = {}
+        for model, (needed, options) in MODELS.items():
+            if needed > _dram_mb(board):
+                continue
+            same = json.dumps((model, board.memory, board.fit(fpga).core, board.simulated(fpga)), sort_keys=True)
+            if same not in done:
+                try:
+                    done[same] = _bench(name, fpga, options)
+                except ValueError as error:
+                    print(error, flush=True)
+                    status = 1
+                    continue
+            models[model] = {key: done[same][key] for key in ("cycles_per_token", "mbu", "peak_bytes_per_cycle", "context")}
+        if not models:
+            continue
+        path    = _measured()
+        results = json.loads(path.read_text()) if path.exists() else {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(results | {f"{name} {fpga}".strip(): models}, indent=2) + "\n")
+        print(f"{name} {fpga}:", ", ".join(f"{m} {r['cycles_per_token']:,} cycles" for m, r in models.items()), flush=True)
+    return status
+
+
 def _reports():
     """(name, fpga, Fit, report.json of the last build) of those boards that were synthesised."""
     for name, fpga, board in variants():
         path = _folder(name, fpga)/"report.json"
         if path.exists():
-            yield name, fpga, board.fit(fpga), json.loads(path.read_text())
+            report = json.loads(path.read_text())
+            if "key" in report:   # Earlier versions' have none: to be built again.
+                yield name, fpga, board.fit(fpga), report
 
 
 def over_budget(names=()):
@@ -97,6 +154,24 @@ def _sys_clock(clocks, sys_clk_freq):
     """MHz that the system's clock reached, among the clocks of one placement: the slowest of those that were asked for its frequency
     (nextpnr names it after any register)."""
     return min(c["achieved"] for c in clocks.values() if abs(1e6*c["constraint"]/sys_clk_freq - 1) < 0.01)
+
+
+def tokens_table():
+    """Markdown: tokens/s of the boards and share of the DRAM's peak; rows that were not run here stay."""
+    heads   = ("board", "MHz", "DRAM: MB", "peak, MB/s", *(f"{name}: tokens/s (share of the peak)" for name in MODELS))
+    rows    = [f"| {' | '.join(heads)} |", "|---"*len(heads) + "|"]
+    results = json.loads(_measured().read_text()) if _measured().exists() else {}
+    for name, fpga, board in variants():
+        label = f"{name} {fpga}".strip()
+        if label not in results:
+            rows += [row for row in _written("tokens") if row.startswith(f"| {label} | ")]
+            continue
+        clk_freq = board.defaults(fpga)["sys_clk_freq"]
+        has      = results[label]
+        speeds   = [f"{clk_freq/has[m]['cycles_per_token']:,.2f} ({has[m]['mbu']:.3f})" if m in has else "too large" for m in MODELS]
+        peak     = next(iter(has.values()))["peak_bytes_per_cycle"]
+        rows.append(f"| {label} | {clk_freq/1e6:.0f} | {_dram_mb(board):,} | {peak*clk_freq/1e6:,.0f} | {' | '.join(speeds)} |")
+    return rows
 
 
 def _written(name):
@@ -159,7 +234,7 @@ def elaborate_table():
     return rows
 
 
-TABLES = dict(resources=resources_table, elaborate=elaborate_table)
+TABLES = dict(resources=resources_table, elaborate=elaborate_table, tokens=tokens_table)
 
 
 def write():
@@ -176,8 +251,8 @@ def write():
 def main(argv=None):
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python3 -m litellama.soc.report", description=__doc__.split("\n\n")[0])
-    parser.add_argument("command", choices=("elaborate", "estimate", "build", "show", "write"))
-    parser.add_argument("boards", nargs="*", help="default: all for ECP5")
+    parser.add_argument("command", choices=("elaborate", "estimate", "build", "tokens", "show", "write"))
+    parser.add_argument("boards", nargs="*", help="of estimate and build (default: all for ECP5) and tokens (default: all)")
     parser.add_argument("--seeds", default="1,2,3")
     args = parser.parse_args(argv)
     for name in args.boards:
@@ -185,6 +260,8 @@ def main(argv=None):
             parser.error(f"board is {name!r}, must be one of {', '.join(known())}")
     if args.command == "elaborate":
         return elaborate()
+    if args.command == "tokens":
+        return tokens(args.boards)
     if args.command in ("estimate", "build"):
         status = 0
         for name, fpga, board in variants():

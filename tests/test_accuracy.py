@@ -183,20 +183,7 @@ def test_readme_has_the_sizes_of_the_default_model():
 
 # The command --------------------------------------------------------------------------------------
 
-# Peak of the DRAM in MB/s, its size in MB, system clock in MHz (litex-boards' targets).
-BOARDS = {
-    "ULX3S":             (100,  32,   50),
-    "OrangeCrab":        (384,  128,  48),
-    "ButterStick":       (480,  256,  60),
-    "Versa ECP5":        (600,  128,  75),
-    "ECPIX-5":           (600,  512,  75),
-    "Arty A7":           (1600, 256,  100),
-    "KC705":             (8000, 1024, 125),
-}
-MBU        = {"default": 0.74, "SmolLM2": 0.93}   # Share of the peak that a token uses, measured.
-BEAT_BYTES = 16    # Of DRAM that 32 lanes take a clock: what a faster DRAM has beyond is not used.
-POSITIONS  = 512   # Whose keys and values a token reads, in the tables.
-RESERVE    = 16    # MB of DRAM for firmware, keys and values.
+POSITIONS = 512   # Whose keys and values a token reads, in the tables.
 
 
 def token_bytes(model, header):
@@ -208,25 +195,14 @@ def token_bytes(model, header):
     return header.stream_bytes, groups*image.GROUP_BYTES[header.embed_type], 4*BLOCK*c.head_blocks, kv
 
 
-def tokens_per_second(name, n_bytes, image_bytes, board):
-    """Expected tokens/s, or None where the image and RESERVE exceed the board's DRAM."""
-    peak, size, clock = BOARDS[board]
-    return min(peak, BEAT_BYTES*clock)*1e6*MBU[name]/n_bytes if image_bytes/1e6 + RESERVE <= size*1.048576 else None
-
-
 def models_table(models):
-    """Lines of README.md's tables. models: {name: (Model, float's perplexity, the reference's)}."""
-    lines, speeds = ["| model | image | bytes a token | perplexity float | reference |"], {}
+    """Lines of README.md's table. models: {name: (Model, float's perplexity, the reference's)}."""
+    lines = ["| model | image | bytes a token | perplexity float | reference |"]
     for name, (model, base, perplexity) in models.items():
-        header       = image.read_header(image.write_image(model))
-        parts        = token_bytes(model, header)
-        speeds[name] = [tokens_per_second(name, sum(parts), header.image_bytes, b) for b in BOARDS]
+        header = image.read_header(image.write_image(model))
+        parts  = token_bytes(model, header)
         lines.append(f"| {name} | {header.image_bytes:,} | {sum(parts):,} ({' + '.join(f'{n:,}' for n in parts)}) | "
             f"{base:.4f} | {perplexity:.4f} ({100*(perplexity/base - 1):+.3f} %) |")
-    lines += ["", f"| board | DRAM peak, MB/s | DRAM, MB | {' | '.join(models)} |"]
-    for i, (board, (peak, size, _)) in enumerate(BOARDS.items()):
-        row = " | ".join("too large" if v[i] is None else f"{v[i]:,.{0 if v[i] >= 100 else 1}f}" for v in speeds.values())
-        lines.append(f"| {board} | {peak:,} | {size:,} | {row} |")
     return lines
 
 

@@ -13,7 +13,8 @@ FACTS = dict(part="LFE5UM5G-85F-8BG554I", sys_clk_freq=75e6, usage=dict(luts=275
     key="0123456789abcdef", seconds=dict(yosys=dict(cpu=100, wall=120), seed1=dict(cpu=900, wall=1000)), config=dict(lanes=16, columns=2, ports=2),
     options="--board lambdaconcept_ecpix5 --device 85F --seeds 1 --output-dir X")
 
-MARKS = "a\n<!-- report: resources -->\nold\n<!-- end: resources -->\nb\n<!-- report: elaborate -->\n<!-- end: elaborate -->\nc\n"
+MARKS = "a\n<!-- report: resources -->\nold\n<!-- end: resources -->\nb\n<!-- report: elaborate -->\n<!-- end: elaborate -->\n<!-- report: tokens -->\n" \
+    "<!-- end: tokens -->\nc\n"
 
 
 @pytest.fixture
@@ -90,6 +91,40 @@ def test_write_keeps_what_was_run_elsewhere(built, tmp_path):
     assert report.resources_table()[2:] == [row] and report.elaborate_table() == ["| a board | fine | 3 |"]
     built(key="fedcba9876543210", clocks={"2": {"sys": dict(achieved=91, constraint=75)}})
     assert "| 2: 91.0 |" in report.resources_table()[2]
+
+
+def test_tokens(built, tmp_path, monkeypatch):
+    """Each model that the DRAM holds, boards that differ in their clock only measured once; rows that were not run here stay."""
+    asked = []
+    def bench(name, fpga, options):
+        asked.append(f"{name} {fpga} {options[-1]}")
+        return dict(cycles_per_token=7_500_000, mbu=0.9, peak_bytes_per_cycle=8, context=512, more=1)
+    monkeypatch.setattr(report, "_bench", bench)
+    assert report.main(["tokens", "gsd_butterstick", "lambdaconcept_ecpix5", "radiona_ulx3s"]) == 0
+    assert asked == ["gsd_butterstick 85F 64", "gsd_butterstick 85F 512", "radiona_ulx3s LFE5U-85F 64"]
+    rows = report.tokens_table()[2:]
+    assert rows[1:] == ["| lambdaconcept_ecpix5 85F | 75 | 512 | 600 | 10.00 (0.900) | 10.00 (0.900) |",
+        "| radiona_ulx3s LFE5U-85F | 50 | 32 | 400 | 6.67 (0.900) | too large |"]
+    report.write()
+    (tmp_path/"tokens/report.json").unlink()
+    report.write()
+    assert report.tokens_table()[2:] == rows
+
+
+def test_tokens_names_what_failed(built, capsys, monkeypatch):
+    """The last line of what `litellama bench` printed; no traceback."""
+    monkeypatch.setattr(report, "MODELS", dict(default=(2, ("--context", "x"))))
+    assert report.main(["tokens", "radiona_ulx3s"]) == 1
+    assert "radiona_ulx3s LFE5U-85F: litellama: --context is 'x', must be" in capsys.readouterr().out
+    assert len(report.tokens_table()) == 2
+
+
+def test_a_report_without_key_is_not_built(built, tmp_path):
+    """As earlier versions wrote them."""
+    built()
+    path = tmp_path/"boards/lambdaconcept_ecpix5-85F/report.json"
+    path.write_text(json.dumps({name: value for name, value in FACTS.items() if name != "key"}))
+    assert len(report.resources_table()) == 2 and report.over_budget() == []
 
 
 def test_the_readme_has_the_marks():
