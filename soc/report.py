@@ -3,7 +3,7 @@
 
     python3 -m litellama.soc.report elaborate              every board, and five other targets: generated, linted
     python3 -m litellama.soc.report estimate [BOARD ...]   ECP5 boards: synthesis, a few minutes each
-    python3 -m litellama.soc.report build [BOARD ...] --seeds 1,2,3    place and route, 10 to 25 CPU-minutes a seed
+    python3 -m litellama.soc.report build [BOARD ...] --seeds 1,2,3    place and route, 6 to 40 CPU-minutes a seed
     python3 -m litellama.soc.report tokens [BOARD ...]     cycles of a token in simulation, 10 CPU-minutes a board
     python3 -m litellama.soc.report show                   the tables from what was run so far
     python3 -m litellama.soc.report write                  ... into soc/README.md
