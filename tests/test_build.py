@@ -296,6 +296,14 @@ def test_lint_finds_faults(tmp_path):
         assert any(fault in line for line in faults) and not any("PLL" in line for line in faults)
 
 
+def test_lint_tells_loops(tmp_path):
+    """A loop is told, but for the one of processes, not of signals, which LiteX's converter and LiteDRAM's bridge make."""
+    (tmp_path/"t.ys").write_text("read_verilog t.v\n")
+    for name, told in (("ack", True), ("soc_litedram_wb_ack", False)):
+        (tmp_path/"t.v").write_text(f"module t(input x, output y);\nwire {name};\nassign {name} = ~{name} ^ x;\nassign y = {name};\nendmodule\n")
+        assert any("UNOPTFLAT" in line for line in lint.lint(tmp_path, "t")) == told, name
+
+
 def test_readme_adds_the_core_to_any_soc(tmp_path):
     """The README's lines, as written."""
     (code,) = re.findall(r"^## In your own SoC\n.*?^```python\n(.*?)^```", (ROOT/"README.md").read_text(), re.M | re.S)
