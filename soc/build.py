@@ -246,7 +246,9 @@ def build(argv, board=None, prog="litellama build"):
     board, base, parser, args = parse(argv, board, prog)
     args.board, args.options = board.name, " ".join(argv)
     _seeds(args.seeds)
-    check(not (args.estimate and (args.no_compile or args.no_compile_gateware)), "--estimate needs yosys, --no-compile leaves it out")
+    without = args.no_compile or args.no_compile_gateware
+    check(not (args.estimate and without), "--estimate needs yosys, --no-compile leaves it out")
+    check(not (args.load and (args.estimate or without)), "--load needs a bitstream, --estimate and --no-compile make none")
     with tools.on_path():
         soc     = make_soc(board, base, parser, args)
         if _on_trellis(soc) and not (args.no_compile or args.no_compile_gateware):

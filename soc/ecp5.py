@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What an ECP5 has, and what a netlist for it takes.
 
-LUTs are counted as nextpnr counts them: LUT4, two per CCU2C (carry), six per TRELLIS_DPR16X4 (distributed RAM: four, and two
-for its write port).
+LUTs are what the netlist's cells take: LUT4, two per CCU2C (carry), six per TRELLIS_DPR16X4 (distributed RAM: four, and two for its
+write port). nextpnr adds 2 to 6 %, at the ends of carry chains.
 """
 
 from collections import Counter

@@ -36,8 +36,8 @@ def stubs(text, others=()):
 
 
 def _sources(gateware, top):
-    """Verilog besides the design's own, from the script that names it: yosys', Vivado's or Gowin's."""
-    scripts = "\n".join(path.read_text() for pattern in ("*.ys", "*.tcl") for path in gateware.glob(pattern))
+    """Verilog besides the design's own, from the script that names it: yosys', Vivado's, Gowin's or Quartus's."""
+    scripts = "\n".join(path.read_text() for pattern in ("*.ys", "*.tcl", "*.qsf") for path in gateware.glob(pattern))
     named   = dict.fromkeys(re.findall(r"[^\s{}\"]+\.s?v\b", scripts))
     return [path for path in named if not path.endswith(f"{top}.v") and not path.startswith("+/")]   # (+/: yosys' own.)
 

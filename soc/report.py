@@ -10,7 +10,7 @@
 
 What was run is kept in the cache; nothing is run twice for the same design and seed, so `build` can be stopped and go on another
 day. On another machine, too: `write` adds to the clocks that are there of the same design. `estimate` and `build` fail if a board
-takes more than its budget or misses its clock. `elaborate` and `tokens` run again what they are asked for.
+takes more than its budget or misses its clock. `elaborate` and `tokens` run again each time.
 """
 
 import argparse

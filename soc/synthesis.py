@@ -9,7 +9,7 @@ interrupt. A register stands at each of these signals, so that paths from and to
 registers hang on a chain with one pin at each end, so that pins pull nothing apart. The rest of a SoC shares the chip in a real
 build, so a board's own report is what counts for that board.
 
-LUTs are counted as nextpnr counts them (soc/ecp5.py).
+LUTs are what the netlist's cells take (soc/ecp5.py).
 """
 
 import argparse
