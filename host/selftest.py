@@ -137,6 +137,8 @@ def selftest(device, model, n_bytes, n_tokens, on_progress=None):
     `device` has no hardware."""
     check(isinstance(device, SerialDevice), f"device {device.name} has no hardware to test: that takes the simulated SoC or a board")
     check(n_tokens >= 1, f"--tokens is {n_tokens}, must be at least 1")
+    check(n_bytes is None or n_bytes >= UNIT_BYTES and n_bytes % UNIT_BYTES == 0,   # Before a long upload.
+        f"--bytes is {n_bytes}, must be a multiple of {UNIT_BYTES}")
     data   = image.write_image(model)
     loaded = load_test(device, model, len(data), on_progress)
     whole  = not loaded[1]

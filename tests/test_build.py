@@ -74,6 +74,8 @@ def test_mistakes_are_told_in_one_line(capsys):
     assert "--seeds is '1,x'" in fails(capsys, "--board", "gsd_orangecrab", "--seeds", "1,x")
     assert "expected one argument" in fails(capsys, "--board") and "--device" in fails(capsys, "--board", "gsd_orangecrab", "--device")
     assert "--no-compile" in fails(capsys, "--board", "gsd_orangecrab", "--estimate", "--no-compile")
+    for option in ("--estimate", "--no-compile"):
+        assert "--load needs a bitstream" in fails(capsys, "--board", "gsd_orangecrab", "--load", option)
     assert "sdcard" in fails(capsys, "--board", "lattice_versa_ecp5", "--with-sdcard")
 
 
