@@ -251,7 +251,7 @@ def build(argv, board=None, prog="litellama build"):
     check(not (args.load and (args.estimate or without)), "--load needs a bitstream, --estimate and --no-compile make none")
     with tools.on_path():
         soc     = make_soc(board, base, parser, args)
-        if _on_trellis(soc) and not (args.no_compile or args.no_compile_gateware):
+        if _on_trellis(soc) and not without:
             tools.require("yosys", *([] if args.estimate else ["nextpnr-ecp5", "ecppack"]))
         check(_on_trellis(soc) or not args.estimate, f"--estimate is for ECP5, {soc.platform.device} is none")
         output  = Path(args.output_dir or f"build/{soc.platform.name}")   # As LiteX's Builder has it.

@@ -2,7 +2,7 @@
 """What an ECP5 has, and what a netlist for it takes.
 
 LUTs are what the netlist's cells take: LUT4, two per CCU2C (carry), six per TRELLIS_DPR16X4 (distributed RAM: four, and two for its
-write port). nextpnr adds 2 to 6 %, at the ends of carry chains.
+write port). nextpnr adds 2 to 6 %.
 """
 
 from collections import Counter

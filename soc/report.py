@@ -102,7 +102,10 @@ def tokens(names=()):
     that differ in their clock only are simulated once. 1 if one fails."""
     done, status = {}, 0
     for name, fpga, board in variants():
-        if not board.memory or names and name not in names:
+        if names and name not in names:
+            continue
+        if not board.memory:
+            print(f"{name} {fpga}: no simulated DRAM is like its", flush=True)
             continue
         models = {}
         for model, (needed, options) in MODELS.items():
@@ -116,7 +119,7 @@ def tokens(names=()):
                     print(error, flush=True)
                     status = 1
                     continue
-            models[model] = {key: done[same][key] for key in ("cycles_per_token", "mbu", "peak_bytes_per_cycle", "context")}
+            models[model] = {key: done[same][key] for key in ("cycles_per_token", "mbu", "peak_bytes_per_cycle")}
         if not models:
             continue
         path    = _measured()
@@ -154,24 +157,6 @@ def _sys_clock(clocks, sys_clk_freq):
     """MHz that the system's clock reached, among the clocks of one placement: the slowest of those that were asked for its frequency
     (nextpnr names it after any register)."""
     return min(c["achieved"] for c in clocks.values() if abs(1e6*c["constraint"]/sys_clk_freq - 1) < 0.01)
-
-
-def tokens_table():
-    """Markdown: tokens/s of the boards and share of the DRAM's peak; rows that were not run here stay."""
-    heads   = ("board", "MHz", "DRAM: MB", "peak, MB/s", *(f"{name}: tokens/s (share of the peak)" for name in MODELS))
-    rows    = [f"| {' | '.join(heads)} |", "|---"*len(heads) + "|"]
-    results = json.loads(_measured().read_text()) if _measured().exists() else {}
-    for name, fpga, board in variants():
-        label = f"{name} {fpga}".strip()
-        if label not in results:
-            rows += [row for row in _written("tokens") if row.startswith(f"| {label} | ")]
-            continue
-        clk_freq = board.defaults(fpga)["sys_clk_freq"]
-        has      = results[label]
-        speeds   = [f"{clk_freq/has[m]['cycles_per_token']:,.2f} ({has[m]['mbu']:.3f})" if m in has else "too large" for m in MODELS]
-        peak     = next(iter(has.values()))["peak_bytes_per_cycle"]
-        rows.append(f"| {label} | {clk_freq/1e6:.0f} | {_dram_mb(board):,} | {peak*clk_freq/1e6:,.0f} | {' | '.join(speeds)} |")
-    return rows
 
 
 def _written(name):
@@ -231,6 +216,24 @@ def elaborate_table():
     for name, result in json.loads(_elaborated().read_text()).items():
         target = f"`--board litex_boards.targets.{name}`" if result["generic"] else name
         rows.append(f"| {target} | {'; '.join(result['faults']) or 'no complaint'} | {result['seconds']} |")
+    return rows
+
+
+def tokens_table():
+    """Markdown: tokens/s of the boards and share of the DRAM's peak; rows that were not run here stay."""
+    heads   = ("board", "MHz", "DRAM: MB", "peak, MB/s", *(f"{name}: tokens/s (share of the peak)" for name in MODELS))
+    rows    = [f"| {' | '.join(heads)} |", "|---"*len(heads) + "|"]
+    results = json.loads(_measured().read_text()) if _measured().exists() else {}
+    for name, fpga, board in variants():
+        label = f"{name} {fpga}".strip()
+        if label not in results:
+            rows += [row for row in _written("tokens") if row.startswith(f"| {label} | ")]
+            continue
+        clk_freq = board.defaults(fpga)["sys_clk_freq"]
+        has      = results[label]
+        speeds   = [f"{clk_freq/has[m]['cycles_per_token']:,.2f} ({has[m]['mbu']:.3f})" if m in has else "too large" for m in MODELS]
+        peak     = next(iter(has.values()))["peak_bytes_per_cycle"]
+        rows.append(f"| {label} | {clk_freq/1e6:.0f} | {_dram_mb(board):,} | {peak*clk_freq/1e6:,.0f} | {' | '.join(speeds)} |")
     return rows
 
 

@@ -13,8 +13,8 @@ FACTS = dict(part="LFE5UM5G-85F-8BG554I", sys_clk_freq=75e6, usage=dict(luts=275
     key="0123456789abcdef", seconds=dict(yosys=dict(cpu=100, wall=120), seed1=dict(cpu=900, wall=1000)), config=dict(lanes=16, columns=2, ports=2),
     options="--board lambdaconcept_ecpix5 --device 85F --seeds 1 --output-dir X")
 
-MARKS = "a\n<!-- report: resources -->\nold\n<!-- end: resources -->\nb\n<!-- report: elaborate -->\n<!-- end: elaborate -->\n<!-- report: tokens -->\n" \
-    "<!-- end: tokens -->\nc\n"
+MARKS = "a\n<!-- report: resources -->\nold\n<!-- end: resources -->\nb\n<!-- report: elaborate -->\n<!-- end: elaborate -->\n" \
+    "<!-- report: tokens -->\n<!-- end: tokens -->\nc\n"
 
 
 @pytest.fixture
@@ -109,6 +109,12 @@ def test_tokens(built, tmp_path, monkeypatch):
     (tmp_path/"tokens/report.json").unlink()
     report.write()
     assert report.tokens_table()[2:] == rows
+
+
+def test_tokens_of_a_board_without_simulated_dram(built, capsys):
+    """It is said, and nothing is written."""
+    assert report.main(["tokens", "xilinx_kc705"]) == 0
+    assert "no simulated DRAM is like its" in capsys.readouterr().out and len(report.tokens_table()) == 2
 
 
 def test_tokens_names_what_failed(built, capsys, monkeypatch):
