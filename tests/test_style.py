@@ -24,7 +24,7 @@ from gateware import MINUS_UNSIGNED
 
 ROOT      = Path(__file__).resolve().parent.parent
 SOURCES   = (".py", ".c", ".h", ".cpp", ".S", ".ld", ".sh")
-MAX_LINES = 400
+MAX_LINES = 500
 # Modules that need development extras, which tests do without.
 EXTRAS    = ("litellama.host.train",)
 
@@ -38,7 +38,7 @@ def tracked():
         return [p for f in ("accel", "soc", "firmware", "host", "tests") for p in (ROOT/f).rglob("*") if p.is_file()]
 
 
-def test_every_source_has_a_licence_and_at_most_400_lines():
+def test_every_source_has_a_licence_and_at_most_500_lines():
     """SPDX header within the first three lines; no file longer than the limit."""
     wrong = []
     for path in tracked():
