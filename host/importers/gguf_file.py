@@ -14,10 +14,9 @@ import math
 import numpy as np
 
 from ...accel.config import ModelConfig, check
-from .. import bytelevel
-from ..tokenizer import Tokenizer, end_of_turn_ids
 from . import ggml
 from .ggml import GGML_TYPES, OTHER_TYPES
+from .gguf_tokenizer import read_tokenizer
 from .pad import Builder, tensor_shapes
 from .rope import Scaling, scaled_table
 
@@ -25,12 +24,12 @@ MAGIC    = b"GGUF"
 VERSIONS = (2, 3)
 _SCALARS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8"}
 _STRING, _ARRAY = 8, 9
-_DEEPEST = 4          # Nesting of arrays.
+_DEEPEST  = 4          # Nesting of arrays.
+_REQUIRED = object()
 
 NAMES = {"norm1": "blk.{}.attn_norm", "wq": "blk.{}.attn_q", "wk": "blk.{}.attn_k", "wv": "blk.{}.attn_v",
     "wo": "blk.{}.attn_output", "norm2": "blk.{}.ffn_norm", "w1": "blk.{}.ffn_gate", "w2": "blk.{}.ffn_down",
     "w3": "blk.{}.ffn_up", "embedding": "token_embd", "norm_final": "output_norm", "classifier": "output"}
-TOKEN_TYPES = {1: "n", 2: "u", 3: "c", 4: "d", 5: "x", 6: "b"}
 
 
 class _Cursor:
@@ -111,6 +110,16 @@ class GGUF:
         total = sum(self.size(name) for name in self.tensors)   # Tensors that share bytes could claim any amount.
         check(total <= len(data), f"GGUF file's tensors claim {total} bytes, the file has {len(data)}")
 
+    def field(self, key, kind, default=_REQUIRED):
+        """Field `key` as `kind` (int, float, str or bool); ValueError if it is absent without a default, or of another kind."""
+        value = self.fields.get(key, default)
+        check(value is not _REQUIRED, f"GGUF file has no field {key}")
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        check(value is default or (isinstance(value, kind) and (kind is not int or not isinstance(value, bool))),
+            f"GGUF field {key} is {str(value)[:40]!r}, must be {kind.__name__}")
+        return value
+
     def size(self, name):
         """Bytes of tensor `name`; 0 where its type is unknown."""
         info = self.tensors[name]
@@ -138,25 +147,11 @@ class GGUF:
 
 # Llama --------------------------------------------------------------------------------------------
 
-_REQUIRED = object()
-
-
-def _field(g, key, kind, default=_REQUIRED):
-    """Field `key` as `kind` (int, float, str or bool)."""
-    value = g.fields.get(key, default)
-    check(value is not _REQUIRED, f"GGUF file has no field {key}")
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    check(value is default or (isinstance(value, kind) and (kind is not int or not isinstance(value, bool))),
-        f"GGUF field {key} is {str(value)[:40]!r}, must be {kind.__name__}")
-    return value
-
-
 def read_config(g, context_max):
     """(ModelConfig, notes) of an opened GGUF file; context is cut to `context_max`."""
-    arch = _field(g, "general.architecture", str)
+    arch = g.field("general.architecture", str)
     check(arch == "llama", f"GGUF architecture is {arch[:40]!r}, only llama is supported")
-    get  = lambda key, kind=int, default=_REQUIRED: _field(g, "llama." + key, kind, default)
+    get  = lambda key, kind=int, default=_REQUIRED: g.field("llama." + key, kind, default)
     check(get("expert_count", int, 0) == 0, "mixture-of-experts models are not supported")
     dim, heads = get("embedding_length"), get("attention.head_count")
     check(heads > 0, f"GGUF field llama.attention.head_count is {heads}, must be at least 1")
@@ -176,7 +171,7 @@ def read_config(g, context_max):
 
 def read_rope(g, config):
     """RoPE table of an opened GGUF file."""
-    get   = lambda key, kind, default: _field(g, "llama.rope." + key, kind, default)
+    get   = lambda key, kind, default: g.field("llama.rope." + key, kind, default)
     kind  = get("scaling.type", str, "none")
     check(kind in ("none", "linear", "yarn"),
         f"RoPE scaling {kind[:40]!r} is not supported, only none, linear, yarn and tables are")
@@ -197,33 +192,6 @@ def read_rope(g, config):
     return scaled_table(config, replace(yarn, attention=extra*yarn.magnitude), more)
 
 
-def read_tokenizer(g, vocab):
-    """Tokenizer of an opened GGUF file."""
-    get    = lambda key, kind, default=_REQUIRED: _field(g, "tokenizer.ggml." + key, kind, default)
-    model  = get("model", str)
-    pieces = g.fields.get("tokenizer.ggml.tokens")
-    check(isinstance(pieces, list) and len(pieces) == vocab and all(isinstance(p, str) for p in pieces),
-        f"GGUF tokenizer's pieces must be {vocab} strings")
-    def column(name, default):
-        values = g.fields.get("tokenizer.ggml." + name, np.full(vocab, default))
-        check(isinstance(values, np.ndarray) and len(values) == vocab, f"GGUF tokenizer's {name} must be {vocab} numbers")
-        return values.tolist()
-    types = "".join(TOKEN_TYPES.get(t, "n") for t in column("token_type", 1))
-    eos   = get("eos_token_id", int, 0)
-    bos   = get("bos_token_id", int, eos)
-    more  = [t for t in (get("eot_token_id", int, None), get("eom_token_id", int, None)) if t is not None and t < vocab]
-    other = dict(unknown=get("unknown_token_id", int, 0), stop=[*more, *end_of_turn_ids(pieces, types)])
-    if model == "llama":
-        return Tokenizer("spm", pieces, types, bos, eos, add_bos=get("add_bos_token", bool, True),
-            add_space=get("add_space_prefix", bool, True), scores=column("scores", 0.0), **other)
-    check(model == "gpt2", f"GGUF tokenizer is {model[:40]!r}, supported are llama and gpt2")
-    pre, merges = get("pre", str, "default"), g.fields.get("tokenizer.ggml.merges")
-    check(pre in bytelevel.PRE, f"GGUF pre-tokenizer is {pre[:40]!r}, supported are {', '.join(bytelevel.PRE)}")
-    check(isinstance(merges, list) and all(isinstance(m, str) for m in merges), "GGUF tokenizer has no list of merges")
-    add_bos = get("add_bos_token", bool, bytelevel.PRE[pre] == "llama3")
-    return Tokenizer("bpe", pieces, types, bos, eos, add_bos=add_bos, merges=merges, pre=pre, **other)
-
-
 def read_gguf(data, type=None, context_max=8192):
     """(Model, notes) of a GGUF file's bytes (uint8 array). type: see pad.Builder."""
     g             = GGUF(data)
@@ -233,10 +201,10 @@ def read_gguf(data, type=None, context_max=8192):
     known         = {name(k, i) for k in shapes for i in range(config.n_layers if "{}" in NAMES[k] else 1)}
     unknown       = sorted(set(g.tensors) - known - {"rope_freqs.weight"})
     check(not unknown, f"GGUF file has a tensor {unknown[0][:60] if unknown else ''!r} that a plain llama does not have")
-    tokenizer = read_tokenizer(g, config.vocab)
+    tokenizer, more = read_tokenizer(g, config.vocab)
     build     = Builder(config, type)
     model     = build.model(lambda kind, layer: g.read(name(kind, layer), shapes[kind]),
         name("classifier", 0) not in g.tensors, rope=read_rope(g, config), bos=tokenizer.bos, eos=tokenizer.eos,
-        tokenizer=tokenizer.to_bytes(), template=_field(g, "tokenizer.chat_template", str, ""),
-        meta=dict(name=_field(g, "general.name", str, "")[:200], source="gguf"))
-    return model, notes + build.notes
+        tokenizer=tokenizer.to_bytes(), template=g.field("tokenizer.chat_template", str, ""),
+        meta=dict(name=g.field("general.name", str, "")[:200], source="gguf"))
+    return model, notes + more + build.notes
