@@ -1,110 +1,132 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Chat templates (Jinja2, as Hugging Face and GGUF carry them), rendered in a sandbox so that what users write stays text.
+"""Chat templates (Jinja2, as Hugging Face and GGUF carry them): messages to text and to token ids.
 
-A control token's name inside a message ("<|im_end|>") must not become that token. Before rendering, the first character of
-each such occurrence is replaced by a private-use one of plane 16 (that plane is dropped from messages); after the rendered
-text was split at the names that are left, which are the template's own, the character is put back (`ChatTemplate.restore`)
-and the pieces between are encoded as text. The same is done where a message begins with the end of a name or ends with the
-beginning of one, so that the template's text cannot complete it. Trimming and searching in templates work as ever.
+What users write stays text: a control token's name inside a message ("<|im_end|>") never becomes that token, whatever the
+template does with the message. Only characters that the template itself wrote can (host/template_text.py). In the protected
+text that `render` gives, a control token is a pair of surrogates, which no text has, with its id in them.
 
-A template comes with the model and is only as trusted as the model: it runs in jinja2's immutable sandbox, repetition is
-bounded, and errors are ValueError.
+A template is untrusted. It is rendered in another process that is given little and is ended when it takes too long
+(host/template_worker.py); one such process, started with the first template, serves all. Errors are ValueError, one line.
 """
 
-import datetime
-
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+import atexit
+import json
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
 
 from ..accel.config import check
-from .tokenizer import control_pattern
 
 DEFAULT = ("{% for m in messages %}{{ m.role | capitalize }}: {{ m.content | trim }}\n{% endfor %}"
            "{% if add_generation_prompt %}Assistant:{% endif %}")   # For models that bring no template.
 ROLES    = ("system", "user", "assistant")
 LONGEST  = 1 << 18    # Characters of a template.
-REPEAT   = 1 << 20    # Characters or items that a repetition in a template may make.
-_HIDDEN  = 0x100000   # Plane 16, for private use: one character there for each character that occurs in control names.
-_HIDABLE = 0xFFFE
+PATIENCE = 30         # Seconds until a request is given up; a worker that computes ends itself long before.
+_PAIR    = re.compile("([\ud800-\udbff])([\udc00-\udfff])")
 
 
-# What a template can raise when it runs.
-_FAILURES = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError,
-    MemoryError)
+class _Renderer:
+    """The other process, started when it is needed and started again when it was ended."""
+
+    def __init__(self):
+        self._process, self._lock = None, threading.Lock()
+        atexit.register(self.close)
+
+    def ask(self, request):
+        """Answer of the worker to `request`; ValueError if there is none in time."""
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self.close()
+                self._process = subprocess.Popen([sys.executable, "-P", "-m", "litellama.host.template_worker"],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                    start_new_session=True)   # Ctrl-C in a terminal is not for it.
+            try:
+                self._process.stdin.write(json.dumps(request).encode() + b"\n")
+                self._process.stdin.flush()
+                return json.loads(self._line())
+            except (EOFError, BrokenPipeError):   # It ended, or was.
+                raise ValueError("it takes too long" if self._process.wait() == -signal.SIGPROF else
+                    "it needs more than a template is given") from None
+            except BaseException:   # Interrupted: what it answers would be taken for the answer to the next one.
+                self.close()
+                raise
+
+    def _line(self):
+        """The next line that the worker writes."""
+        got, end = bytearray(), time.monotonic() + PATIENCE
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while not got.endswith(b"\n"):
+                check(selector.select(max(end - time.monotonic(), 0)), "it takes too long")
+                if not (data := self._process.stdout.read1(1 << 20)):
+                    raise EOFError
+                got += data
+        return got
+
+    def close(self):
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
 
 
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """The sandbox, with bounded `*` and without `**`: a template must not fill the memory."""
-    intercepted_binops = frozenset(["*", "**"])
-
-    def call_binop(self, context, operator, left, right):
-        """Called by the sandbox for intercepted operators."""
-        sizes = [len(x) for x in (left, right) if isinstance(x, (str, list, tuple))]
-        times = [x for x in (left, right) if isinstance(x, int)]
-        if operator == "**" or (sizes and times and sizes[0]*times[0] > REPEAT):
-            raise jinja2.exceptions.SecurityError("power or huge repetition in a chat template")
-        return super().call_binop(context, operator, left, right)
+_renderer = _Renderer()
 
 
-def _raise(message):
-    raise jinja2.exceptions.TemplateError(str(message))
+def plain(s):
+    """`s` as the UTF-8 that it can be written in: with ? for a surrogate."""
+    return s.encode("utf-8", "replace").decode()
+
+
+def _mark(token):
+    """A control token's id in protected text."""
+    return chr(0xD800 + (token >> 10)) + chr(0xDC00 + (token & 1023))
 
 
 class ChatTemplate:
-    """`source` (Jinja2; empty for the plain default) with the control tokens of `tokenizer`."""
+    """`source` (Jinja2; empty for the plain default) with the control tokens of `tokenizer`.
 
-    def __init__(self, source, tokenizer):
+    names: the special tokens' variables ({"bos_token": "<s>"}), those that the model's source has; BOS and EOS of the tokenizer
+    unless given. unset: variables that the template looks for and nobody sets.
+    """
+
+    def __init__(self, source, tokenizer, names=None):
         check(len(source) <= LONGEST, f"chat template has {len(source)} characters, at most {LONGEST} are read")
         self.tokenizer = tokenizer
-        self.names     = list(tokenizer.control)
-        self._pattern  = control_pattern(self.names)
-        letters        = sorted(set("".join(self.names)))[:_HIDABLE]
-        self._hide     = {c: chr(_HIDDEN + i) for i, c in enumerate(letters)}
-        self._show     = {ord(h): c for c, h in self._hide.items()}
-        environment    = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-        environment.globals |= dict(raise_exception=_raise, strftime_now=lambda f: datetime.datetime.now().strftime(f))
+        if names is None:
+            names = {n: tokenizer.pieces[i] for n, i in (("bos_token", tokenizer.bos), ("eos_token", tokenizer.eos))}
+        check(isinstance(names, dict) and all(isinstance(v, str) for v in names.values()),
+            "the special tokens' names must be an object of strings")
+        self._request  = dict(source=source or DEFAULT, names=names, control=tokenizer.control)
+        self.unset     = self._ask("cannot be used")["unset"]
+
+    def _ask(self, failing, **request):
         try:
-            self._template = environment.from_string(source or DEFAULT)
-        except (jinja2.TemplateError, RecursionError) as e:
-            raise ValueError(f"chat template of the model cannot be used: {_one_line(e)}") from None
+            reply = _renderer.ask(self._request | request)
+            check("error" not in reply, reply.get("error"))
+        except ValueError as e:
+            raise ValueError(f"chat template of the model {failing}: {e}") from None
+        return reply
 
     def protect(self, content):
-        """`content` with every control name made harmless."""
-        content = "".join(c for c in content if ord(c) < _HIDDEN)
-        if self._pattern is None:
-            return content
-        hide    = lambda at: content[:at] + self._hide.get(content[at], content[at]) + content[at + 1:]
-        content = self._pattern.sub(lambda m: self._hide[m[0][0]] + m[0][1:], content)
-        for text in (content.strip(), content):   # Templates like to trim.
-            at, end = content.find(text), content.find(text) + len(text)
-            for name in self.names:
-                for n in range(min(len(name) - 1, len(text)), 0, -1):
-                    if text.endswith(name[:n]):
-                        content = hide(end - n)
-                    if text.startswith(name[-n:]):
-                        content = hide(at)
-        return content
-
-    def restore(self, text):
-        """`text` with the hidden characters put back."""
-        return text.translate(self._show)
+        """`content` as it stands in protected text."""
+        return plain(content)
 
     def render(self, messages, generate=True):
         """Protected text of `messages` ([{"role", "content"}]), with the opening of the answer if `generate`."""
         for m in messages:
             check(m["role"] in ROLES, f"role is {m['role']!r}, must be one of {', '.join(ROLES)}")
-        t     = self.tokenizer
-        names = {n: t.pieces[i] for n, i in (("bos_token", t.bos), ("eos_token", t.eos))}
-        safe  = [m | dict(content=self.protect(m["content"])) for m in messages]
-        try:
-            return self._template.render(messages=safe, add_generation_prompt=generate, tools=None, **names)
-        except _FAILURES as e:
-            raise ValueError(f"chat template of the model failed: {_one_line(e)}") from None
+        safe  = [m | dict(content=plain(m["content"])) for m in messages]
+        parts = self._ask("failed", messages=safe, generate=generate)["parts"]
+        return "".join(plain(p) if isinstance(p, str) else _mark(p) for p in parts)
 
     def encode(self, text, at_start=True):
-        """Ids of rendered (protected) text, without BOS."""
-        return self.tokenizer.encode_prompt(text, self.restore, at_start)
-
-
-def _one_line(e):
-    return " ".join(str(e).split())[:200] or type(e).__name__
+        """Ids of protected text, without BOS. at_start: it begins after nothing or a control token."""
+        strings = _PAIR.split(text)   # Text, high, low, text, high, low, text.
+        tokens  = [(ord(h) - 0xD800 << 10) + ord(l) - 0xDC00 for h, l in zip(strings[1::3], strings[2::3])]
+        return self.tokenizer.encode_parts([p for pair in zip(strings[::3], [*tokens, ""]) for p in pair], at_start)
