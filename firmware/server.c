@@ -88,7 +88,7 @@ static uint32_t model_name(char *out)
 
 	if (!meta)
 		return 0;
-	while (i + sizeof(key) <= meta->length && memcmp(text + i, key, sizeof(key) - 1))
+	while (i + sizeof(key) <= meta->length && strncmp(text + i, key, sizeof(key) - 1))
 		i++;
 	for (i += sizeof(key) - 1; i < meta->length && n < NAME_MAX && text[i] != '"' && text[i] != '\\'; i++)
 		out[n++] = text[i];
