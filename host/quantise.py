@@ -1,23 +1,29 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Blocks of 32 weights as llama.cpp's reference rounding makes them: float32 to Q8_0, Q4_0, Q4_1, and between these.
+"""Blocks of 32 weights: float32 to Q8_0, Q4_0, Q4_1, and between these.
 
+`plain` rounds as llama.cpp's reference does:
 - Q8_0: d = max|x|/127, q = round(x/d), halves away from zero.
 - Q4_0: d = (the x of largest magnitude, the first of equals)/-8, q = min(15, floor(x/d + 8.5)), value d*(q - 8).
 - Q4_1: m = min x, d = (max x - m)/15, q = min(15, floor((x - m)/d + 0.5)), value d*q + m.
+All in float32, with the reciprocal of the unrounded d; d and m are then rounded to fp16.
 
-All in float32, with the reciprocal of the unrounded d; d and m are then rounded to fp16. Errors are ValueError: NaN or
-infinity in the weights, a scale beyond fp16.
+`quantise` searches scales of less squared error (scales.py), block by block, and keeps the plain ones where they are as good: no block
+is worse, and one that the type represents exactly comes back exactly. Errors are ValueError: NaN or infinity in the weights, a
+plain scale beyond fp16.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..accel.config import BLOCK, check
-from ..accel.image import Q4_0, Q4_1, Q8_0, TYPE_NAMES, QMatrix
+from ..accel.config import BLOCK, GROUP_BLOCKS, check
+from ..accel.image import GROUP_BYTES, Q4_0, Q4_1, Q8_0, TYPE_NAMES, QMatrix
+from .scales import best_scales
 
 TYPES    = {name: type for type, name in TYPE_NAMES.items() if type in (Q8_0, Q4_0, Q4_1)}   # By name.
 FP16_MAX = 65504.0
+BITS     = {type: 8*GROUP_BYTES[type]/(GROUP_BLOCKS*BLOCK) for type in TYPES.values()}   # Per weight, scales included.
+PART     = 1 << 20   # Weights that are looked at together.
 SIZE_RANK = {Q4_0: 0, Q4_1: 1, Q8_0: 2}   # Which of two types is the larger one.
 
 
@@ -87,10 +93,45 @@ def _q4_1(b):
 _ROUND = {Q8_0: _q8_0, Q4_0: _q4_0, Q4_1: _q4_1}
 
 
-def quantise(w, type):
-    """QMatrix of float weights `w` (rows, a multiple of 32) in `type` (Q8_0, Q4_0 or Q4_1)."""
+def plain(w, type):
+    """QMatrix of float weights `w` (rows, a multiple of 32) in `type` (Q8_0, Q4_0 or Q4_1), as llama.cpp's reference rounds."""
     check(type in _ROUND, f"matrix type {type} cannot be made, must be one of {', '.join(TYPES)}")
     return _ROUND[type](_blocks(w))
+
+
+def _nearest(b, type, d, m):
+    """QMatrix of blocks `b` (rows, blocks, 32) with the integers that are nearest for scales d and m (fp16)."""
+    x = b if m is None else b - m.astype(np.float32)[..., None]
+    r = np.divide(1, d, out=np.zeros(d.shape, np.float64), where=d != 0, dtype=np.float64)
+    low, high, zero = {Q8_0: (-127, 127, 0), Q4_0: (-8, 7, 8), Q4_1: (0, 15, 0)}[type]
+    q = (np.clip(np.rint(x*r[..., None]), low, high) + zero).astype(np.int8 if type == Q8_0 else np.uint8)
+    return QMatrix(type, q, d.view(np.uint16), None if m is None else m.view(np.uint16))
+
+
+def _block_errors(w, b):
+    """Squared error of each block of QMatrix `w` against the blocks `b`."""
+    difference = np.subtract(w.dequantise().reshape(b.shape), b, dtype=np.float64)
+    return np.einsum("...i,...i->...", difference, difference)
+
+
+def _quantise_rows(w, type):
+    """See quantise."""
+    b      = _blocks(w)
+    result = plain(w, type)
+    d, m   = best_scales(b.reshape(-1, BLOCK), type)
+    better = _nearest(b, type, d.reshape(b.shape[:2]), None if m is None else m.reshape(b.shape[:2]))
+    where  = _block_errors(better, b) < _block_errors(result, b)
+    for name in ("q", "d", "m")[:3 if type == Q4_1 else 2]:
+        getattr(result, name)[where] = getattr(better, name)[where]
+    return result
+
+
+def quantise(w, type):
+    """QMatrix of float weights `w` (rows, a multiple of 32) in `type` (Q8_0, Q4_0 or Q4_1), scales by least squared error."""
+    check(w.size, f"matrix of shape {w.shape}: it has no weights")
+    rows  = max(1, PART//w.shape[1])   # A part at a time, for the memory's sake.
+    parts = [_quantise_rows(w[at:at + rows], type) for at in range(0, len(w), rows)]
+    return QMatrix(type, *(None if getattr(parts[0], n) is None else np.concatenate([getattr(p, n) for p in parts]) for n in ("q", "d", "m")))
 
 
 def requantise(w, type):

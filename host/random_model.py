@@ -14,7 +14,7 @@ from ..accel.config import ModelConfig, check
 from ..accel.image import Q8_0, rope_table
 from .importers import llama2c
 from .importers.pad import Builder, tensor_shapes
-from .quantise import TYPES
+from .quantise import TYPES, plain
 from .tokenizer import SPACE, Tokenizer
 
 
@@ -47,14 +47,15 @@ def random_model(config, layers=Q8_0, classifier=None, seed=0, tied=True):
 
     layers: type of the layers' matrices (accel.image.Q8_0, Q4_0, Q4_1, or its name), or a function (kind, layer) -> type
     with kinds wk, wv, wq, wo, w1, w3, w2 (of w1 and w3 the larger counts). classifier: type of embedding and classifier, as
-    `layers` unless given. tied: classifier and embedding are one.
+    `layers` unless given. tied: classifier and embedding are one. Rounding is plain: a search for better scales takes time and
+    has no sense here.
     """
     def type_of(kind, layer):
         type = classifier if kind in ("embedding", "classifier") and classifier is not None else layers
         type = type(kind, layer) if callable(type) else type
         return TYPES.get(type, type)
     t = random_tokenizer(config.vocab)
-    return Builder(config, type_of).model(random_tensors(config, seed), tied, bos=t.bos, eos=t.eos, tokenizer=t.to_bytes(),
+    return Builder(config, type_of, plain).model(random_tensors(config, seed), tied, bos=t.bos, eos=t.eos, tokenizer=t.to_bytes(),
         rope=rope_table(config.head_dim, config.context, config.rope_base), meta=dict(name=f"random {seed}", source="random"))
 
 

@@ -13,8 +13,10 @@ import numpy as np
 
 from ...accel.config import BLOCK, check
 from ...accel.image import Q8_0, TYPE_NAMES, Layer, Model, QMatrix
-from ..quantise import SIZE_RANK, quantisation_error, quantise, requantise, take_rows
-from .ggml import Foreign
+from ..quantise import BITS, SIZE_RANK, quantisation_error, quantise, requantise, take_rows
+from .ggml import GGML_TYPES, Foreign
+
+_SOURCE_BITS = {name.lower(): 8*size/items for name, items, size in GGML_TYPES.values()}   # Per weight.
 
 GROWTH_MAX = 8   # Times as many weights that padding may make of a large model.
 MATRICES   = ("wk", "wv", "wq", "wo", "w1", "w3", "w2")
@@ -48,13 +50,14 @@ def _check_scales(w):
 
 class Builder:
     """Turns plain tensors into stored matrices of `type` (None: what is quantised stays as it is or becomes the nearest stored
-    type, floats become Q8_0), or of what the function `type(kind, layer)` says.
+    type, floats become Q8_0), or of what the function `type(kind, layer)` says. A tied embedding whose classifier is to have
+    another type is stored twice. make(w, type): how floats are quantised.
 
-    notes: what was changed on the way and with what error, one line each (list of str).
+    notes: what was changed on the way and with what error, one line each (list of str); what lost bits, in one "warning: " line.
     """
 
-    def __init__(self, config, type=None):
-        c, self.config = config, config
+    def __init__(self, config, type=None, make=quantise):
+        c, self.config, self._make = config, config, make
         self._type     = type if callable(type) else lambda kind, layer: type
         self.notes, self._made = [], {}   # Made: (source type, type): (worst error, number).
         rows    = lambda n: _spread(n, n, -(-n//BLOCK)*BLOCK)
@@ -77,39 +80,47 @@ class Builder:
     def matrix(self, w, kind, layer):
         """Stored QMatrix of the plain tensor `w` (QMatrix, Foreign or float (rows, columns)) of `kind`."""
         rows, columns = self._index[kind]
-        type, name    = self._type(kind, layer), f"layer {layer} {kind}" if kind in MATRICES else kind
+        asked, name   = self._type(kind, layer), f"layer {layer} {kind}" if kind in MATRICES else kind
         try:
             if isinstance(w, QMatrix):
-                return self._quantised(w, rows, columns, type, name)
-            source, w, nearest, near = (w.name, w.values, w.type, w.near) if isinstance(w, Foreign) else ("", w, Q8_0, None)
-            padded = np.zeros((len(rows), len(columns)), np.float32)
-            padded[np.ix_(rows >= 0, columns >= 0)] = w
-            if near is not None and type in (None, nearest) and near.blocks*BLOCK == len(columns):
-                _check_scales(near)
-                q = near if len(rows) == near.rows else take_rows(near, rows)
+                source, near, nearest = TYPE_NAMES[w.type], w, w.type
             else:
-                q = quantise(padded, nearest if type is None else type)
+                source, near, nearest = (w.name, w.near, w.type) if isinstance(w, Foreign) else ("", None, Q8_0)
+            type = nearest if asked is None else asked
+            if near is not None:
+                _check_scales(near)
+            if near is not None and near.blocks*BLOCK == len(columns) and (w is near or type == nearest):
+                q, e = requantise(near, type) if w is near else (near, quantisation_error(w.values, near))
+                q    = q if len(rows) == q.rows else take_rows(q, rows)
+            else:
+                padded = np.zeros((len(rows), len(columns)), np.float32)
+                padded[np.ix_(rows >= 0, columns >= 0)] = w.dequantise() if w is near else w.values if isinstance(w, Foreign) else w
+                q = self._make(padded, type)
+                e = quantisation_error(padded, q)
         except ValueError as e:
             raise ValueError(f"{name}: {e}") from None
-        e = quantisation_error(padded, q)
-        worst, count = self._made.get((source, q.type), (e, 0))
-        self._made[source, q.type] = (max(worst, e, key=lambda e: e.relative), count + 1)
+        if source != TYPE_NAMES[q.type]:
+            self._tell(source, q.type, e)
+        elif near.blocks*BLOCK != len(columns):   # Only wo: padding moves columns to other blocks.
+            self.notes.append(f"{name}: heads of {self.config.head_dim} were padded, so its {source} blocks were made anew, {e}")
         return q
 
-    def _quantised(self, w, rows, columns, type, name):
-        _check_scales(w)
-        source = w.type
-        if len(columns) != w.blocks*BLOCK:   # Only wo: padding moves columns to other blocks.
-            plain  = w.dequantise()
-            padded = np.zeros((w.rows, len(columns)), np.float32)
-            padded[:, columns >= 0] = plain
-            w = quantise(padded, w.type)
-            self.notes.append(f"{name}: heads of {self.config.head_dim} were padded, so its {TYPE_NAMES[source]} blocks were "
-                f"made anew, {quantisation_error(padded, w)}")
-        if type is not None and type != w.type:
-            w, e = requantise(w, type)
-            self.notes.append(f"{name}: {TYPE_NAMES[source]} to {TYPE_NAMES[w.type]}, {e}")
-        return w if len(rows) == w.rows else take_rows(w, rows)
+    def _tell(self, source, type, error):
+        """Count a matrix that was made `type` from `source`, with QuantError `error`."""
+        worst, count = self._made.get((source, type), (error, 0))
+        self._made[source, type] = (max(worst, error, key=lambda e: e.relative), count + 1)
+
+    def _summary(self):
+        """Put what `_tell` counted into notes."""
+        lost = []
+        for (source, type), (worst, count) in self._made.items():
+            text = f"{count} {'matrix' if count == 1 else 'matrices'} {f'{source} to' if source else 'quantised to'} {TYPE_NAMES[type]}"
+            if source and worst.relative and BITS[type] <= _SOURCE_BITS[source]:
+                lost.append(f"{text} (worst {worst})")
+            else:
+                self.notes.append(f"{text}, worst {worst}")
+        if lost:
+            self.notes.append(f"warning: fewer bits than the source has lose accuracy: {', '.join(lost)}; litellama score tells how much")
 
     def gate(self, w1, w3, name):
         """w13 of stored w1 and w3: rows alternating, both of the larger type."""
@@ -134,10 +145,15 @@ class Builder:
             norm1, norm2 = (self.norm(tensor(k, i), f"layer {i} {k}") for k in ("norm1", "norm2"))
             w13 = self.gate(m["w1"], m["w3"], f"layer {i}")
             layers.append(Layer(norm1, m["wk"], m["wv"], m["wq"], m["wo"], norm2, w13, m["w2"]))
-        embedding  = self.matrix(tensor("embedding", 0), "embedding", 0)
-        classifier = embedding if tied else self.matrix(tensor("classifier", 0), "classifier", 0)
+        embedding = self.matrix(tensor("embedding", 0), "embedding", 0)
+        head      = self._type("classifier", 0)
+        if tied and head in (None, self._type("embedding", 0), embedding.type):
+            classifier = embedding
+        else:
+            classifier = self.matrix(tensor("embedding" if tied else "classifier", 0), "classifier", 0)
         norm_final = self.norm(tensor("norm_final", 0), "norm_final")
-        for (source, type), (worst, count) in self._made.items():
-            what = f"{source} to" if source else "quantised to"
-            self.notes.append(f"{count} matrices {what} {TYPE_NAMES[type]}, worst {worst}")
+        self._summary()
+        if tied and classifier is not embedding:
+            self.notes.append(f"the classifier is {TYPE_NAMES[classifier.type]} and stored apart from the embedding, whose "
+                f"{TYPE_NAMES[embedding.type]} rows stay")
         return Model(self.config, layers, norm_final, classifier, embedding, **others)
