@@ -72,6 +72,8 @@ def parser():
         help="tokenizer.bin of a llama2.c checkpoint (default: the one beside it)")
     convert.add_argument("--type", choices=(*TYPES, "keep"), default="keep",
         help="type of all matrices; keep (default): quantised ones as they are, floats become q8_0")
+    convert.add_argument("--head-type", choices=(*TYPES, "keep"),
+        help="type of the classifier alone (default: --type); the embedding then keeps its own, a token reads one row of it")
     convert.add_argument("-o", dest="output", metavar="IMAGE", required=True, help="file to write")
     boot = sub.add_parser("boot-files", help="files from which LiteX's BIOS boots model and firmware: SD card, TFTP server")
     boot.add_argument("source", metavar="SOURCE", help="model name, file or folder")
@@ -115,11 +117,11 @@ def note(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def open_model(name, tokenizer=None, type=None):
+def open_model(name, tokenizer=None, type=None, head=None):
     """Model of a `--model` argument; what was changed on import goes to stderr."""
-    model, notes = load_model(resolve(name), tokenizer, type)
+    model, notes = load_model(resolve(name, type, head), tokenizer, type, head)
     for text in notes:
-        note(f"note: {text}")
+        note(text if text.startswith("warning: ") else f"note: {text}")
     return model
 
 
@@ -208,7 +210,7 @@ def _chat(args):
 
 def _convert(args):
     """Sub-command convert."""
-    data = image.write_image(open_model(args.source, args.tokenizer, args.type))
+    data = image.write_image(open_model(args.source, args.tokenizer, args.type, args.head_type))
     temporary = f"{args.output}.{os.getpid()}.part"   # A half-written image never has the image's name.
     try:
         with open(temporary, "wb") as f:

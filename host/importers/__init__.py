@@ -9,7 +9,7 @@ import numpy as np
 
 from ...accel import image
 from ...accel.config import check
-from ..fetch import SOURCES, fetch
+from ..fetch import SOURCES, fetch, fetch_file
 from ..quantise import TYPES
 from ..tokenizer import Tokenizer
 from .gguf_file import read_gguf
@@ -27,9 +27,12 @@ def default_path():
     return str(importlib.resources.files(__package__.rpartition(".")[0])/"models"/"litellama-default.gguf")
 
 
-def resolve(name):
-    """Path of a `--model` argument: a name ("default", or one of fetch.SOURCES, downloaded on first use) or a file."""
-    return default_path() if name == "default" else fetch(name) if name in SOURCES else name
+def resolve(name, type=None, head=None):
+    """Path of a `--model` argument: a name ("default", or one of fetch.SOURCES, downloaded on first use) or a file. type, head: as of
+    load_model; for others than its own a fetched model's file is needed, its image is not enough."""
+    if name in SOURCES:
+        return fetch(name) if types(type, head) is None else fetch_file(name)
+    return default_path() if name == "default" else name
 
 
 def _map(path):
@@ -42,20 +45,31 @@ def _map(path):
         raise ValueError(f"cannot read {path}: {e.strerror or e}") from None
 
 
-def load_model(path, tokenizer=None, type=None):
+def types(type=None, head=None):
+    """What pad.Builder makes of `--type` and `--head-type` (names of quantise.TYPES, "keep", or None): one type or None for all
+    matrices, or where the classifier has its own a function; the embedding then stays as it is."""
+    for name, value in (("type", type), ("head type", head)):
+        check(value in (None, "keep") or value in TYPES, f"{name} is {value!r}, must be keep, {', '.join(TYPES)}")
+    layers, classifier = TYPES.get(type), TYPES.get(head)
+    if head is None or (layers is None and classifier is None):
+        return layers
+    return lambda kind, layer: {"classifier": classifier, "embedding": None}.get(kind, layers)
+
+
+def load_model(path, tokenizer=None, type=None, head=None):
     """(accel.image.Model, notes) of an image, GGUF file, Hugging Face folder or llama2.c checkpoint, told apart by content.
 
     tokenizer: path of a tokenizer.bin, only for llama2.c; the one beside the checkpoint unless given. type: "q8_0", "q4_0",
-    "q4_1": all matrices in this type; "keep" or None: quantised ones stay as they are, floats become Q8_0. notes: what was
-    changed, and with what error (list of str). ValueError, naming the file, if anything is wrong with it.
+    "q4_1": all matrices in this type; "keep" or None: quantised ones stay as they are, floats become Q8_0. head: the same of the
+    classifier alone, the embedding then keeps its own. notes: what was changed, and with what error (list of str). ValueError, naming
+    the file, if anything is wrong with it.
     """
-    path = os.fspath(path)
-    check(type is None or type == "keep" or type in TYPES, f"type is {type!r}, must be keep, {', '.join(TYPES)}")
-    data = None if os.path.isdir(path) else _map(path)
+    path, type = os.fspath(path), types(type, head)
+    data       = None if os.path.isdir(path) else _map(path)
     try:
         if data is None:
-            return read_huggingface(path, TYPES.get(type), CONTEXT_MAX)
-        return _load(data, path, tokenizer, TYPES.get(type))
+            return read_huggingface(path, type, CONTEXT_MAX)
+        return _load(data, path, tokenizer, type)
     except (ValueError, struct.error, RecursionError, OverflowError, MemoryError, KeyError, TypeError, IndexError) as e:
         reason = str(e) if isinstance(e, ValueError) else f"file is corrupt ({e.__class__.__name__})"
         raise ValueError(f"{path}: {reason}") from None
