@@ -3,7 +3,8 @@
 
 What users write stays text: a control token's name inside a message ("<|im_end|>") never becomes that token, whatever the
 template does with the message. Only characters that the template itself wrote can (host/template_text.py). In the protected
-text that `render` gives, a control token is a pair of surrogates, which no text has, with its id in them.
+text that `render` gives, others' characters are hidden where such a name begins in what they wrote, and where what they wrote
+begins and ends: behind a pair of surrogates, which no text has. Whatever name is to be seen is then the template's.
 
 A template is untrusted. It is rendered in another process that is given little and is ended when it takes too long
 (host/template_worker.py); one such process, started with the first template, serves all. Errors are ValueError, one line.
@@ -83,11 +84,6 @@ def plain(s):
     return s.encode("utf-8", "replace").decode()
 
 
-def _mark(token):
-    """A control token's id in protected text."""
-    return chr(0xD800 + (token >> 10)) + chr(0xDC00 + (token & 1023))
-
-
 class ChatTemplate:
     """`source` (Jinja2; empty for the plain default) with the control tokens of `tokenizer`.
 
@@ -102,7 +98,11 @@ class ChatTemplate:
             names = {n: tokenizer.pieces[i] for n, i in (("bos_token", tokenizer.bos), ("eos_token", tokenizer.eos))}
         check(isinstance(names, dict) and all(isinstance(v, str) for v in names.values()),
             "the special tokens' names must be an object of strings")
-        self._request  = dict(source=source or DEFAULT, names=names, control=tokenizer.control)
+        self._request  = dict(source=source or DEFAULT, names=names)
+        self._letters  = sorted(set("".join(tokenizer.control)))
+        self._hide     = {c: chr(0xD800 + (i >> 10)) + chr(0xDC00 + (i & 1023)) for i, c in enumerate(self._letters)}
+        names          = "|".join(map(re.escape, tokenizer.control))
+        self._start    = re.compile(f"(?={names or '(?!)'})")   # Where a name begins, also inside another.
         self.unset     = self._ask("cannot be used")["unset"]
 
     def _ask(self, failing, **request):
@@ -114,19 +114,24 @@ class ChatTemplate:
         return reply
 
     def protect(self, content):
-        """`content` as it stands in protected text."""
-        return plain(content)
+        """`content`, which the template did not write, as it stands in protected text."""
+        chars = list(plain(content))
+        for at in {0, len(chars) - 1, *(found.start() for found in self._start.finditer("".join(chars)))} if chars else ():
+            chars[at] = self._hide.get(chars[at], chars[at])
+        return "".join(chars)
+
+    def restore(self, text):
+        """`text` with the hidden characters put back."""
+        return _PAIR.sub(lambda pair: self._letters[(ord(pair[1]) - 0xD800 << 10) + ord(pair[2]) - 0xDC00], text)
 
     def render(self, messages, generate=True):
         """Protected text of `messages` ([{"role", "content"}]), with the opening of the answer if `generate`."""
         for m in messages:
             check(m["role"] in ROLES, f"role is {m['role']!r}, must be one of {', '.join(ROLES)}")
-        safe  = [m | dict(content=plain(m["content"])) for m in messages]
-        parts = self._ask("failed", messages=safe, generate=generate)["parts"]
-        return "".join(plain(p) if isinstance(p, str) else _mark(p) for p in parts)
+        safe = [m | dict(content=plain(m["content"])) for m in messages]
+        runs = self._ask("failed", messages=safe, generate=generate)["runs"]
+        return "".join(plain(text) if own else self.protect(text) for own, text in runs)
 
     def encode(self, text, at_start=True):
         """Ids of protected text, without BOS. at_start: it begins after nothing or a control token."""
-        strings = _PAIR.split(text)   # Text, high, low, text, high, low, text.
-        tokens  = [(ord(h) - 0xD800 << 10) + ord(l) - 0xDC00 for h, l in zip(strings[1::3], strings[2::3])]
-        return self.tokenizer.encode_parts([p for pair in zip(strings[::3], [*tokens, ""]) for p in pair], at_start)
+        return self.tokenizer.encode_prompt(text, self.restore, at_start)

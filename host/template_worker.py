@@ -2,8 +2,8 @@
 """The process that renders chat templates: a template comes with a model, so what it does is bounded from outside.
 
 One JSON object a line comes in, one goes out (host/template.py is the other end). A request has `source` (Jinja2), `names`
-(the special tokens' variables), `control` ({name: id} of control tokens), `messages` and `generate`; its answer `parts`, a
-list of strings and control tokens' ids, or `error`, one line. A request without messages only compiles: its answer is
+(the special tokens' variables), `messages` and `generate`; its answer `runs`, a list of [the template wrote it, text], or `error`,
+one line. A request without messages only compiles: its answer is
 `unset`, names of the variables that the template asks for and nobody gives.
 
 The environment is what `apply_chat_template` of transformers gives a template (jinja2's immutable sandbox, its tojson,
@@ -32,7 +32,6 @@ from jinja2.utils import Cycler, Joiner, Namespace
 
 from ..accel.config import check
 from .template_text import Text, all_own, check_size, concat, formatted, like, mask, own, text
-from .tokenizer import control_pattern
 
 SECONDS = 2
 MEMORY  = 512 << 20
@@ -245,17 +244,12 @@ class Worker:
             self._key      = key
         if "messages" not in request:
             return dict(unset=self._template.unset)
-        return dict(parts=control_parts(self._template.render(request["messages"], request["generate"]), request["control"]))
+        return dict(runs=runs(self._template.render(request["messages"], request["generate"])))
 
 
-def control_parts(made, control):
-    """Strings and ids of the Text `made`: control tokens ({name: id}) where their names are the template's own."""
-    pattern, parts, rest = control_pattern(control), [], 0
-    for run in re.finditer(b"\1+", mask(made)) if pattern else ():
-        for found in pattern.finditer(made, *run.span()):
-            parts += [made[rest:found.start()], control[found[0]]]
-            rest   = found.end()
-    return [*parts, made[rest:]]
+def runs(made):
+    """The Text `made` in pieces: (it is the template's, str)."""
+    return [(found[0][0], made[slice(*found.span())]) for found in re.finditer(b"\0+|\1+", mask(made))]
 
 
 def _bounded():

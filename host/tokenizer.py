@@ -9,7 +9,7 @@ Two kinds:
   Richardson, arXiv 1808.06226.
 - `bpe`: byte-level BPE with merges, done by the `tokenizers` library with the pre-tokenizer that `pre` names.
 
-Text never becomes a control token: their ids come from `encode_parts`, where a template wrote their names (host/template.py).
+Text never becomes a control token: those come only from `encode_prompt` with the template's own text (host/template.py).
 
 TOKN section: UTF-8 JSON, one object: `version` (1), `kind`, `pieces` (list of str, index is the id), `types` (str, one
 letter per piece: n normal, u unknown, c control, d user-defined, x unused, b byte), `bos`, `eos`, `unknown` (ids), `stop`
@@ -99,7 +99,8 @@ class Tokenizer:
         self.stop    = tuple(dict.fromkeys((eos, *stop)))
         self.control = {p: i for i, (p, t) in enumerate(zip(pieces, types)) if t == "c" and p}
         self._user   = {p: i for i, (p, t) in enumerate(zip(pieces, types)) if t == "d" and p}
-        self._user_pattern = control_pattern(self._user)
+        self._control_pattern = control_pattern(self.control)
+        self._user_pattern    = control_pattern(self._user)
         self._ids    = {p: i for i, (p, t) in reversed(list(enumerate(zip(pieces, types)))) if t in "ndx" and p}
 
     # Ids to text ------------------------------------------------------------------------------------
@@ -143,15 +144,16 @@ class Tokenizer:
             start = found.end()
         return ids + self._plain(text[start:], at_start and not ids)
 
-    def encode_parts(self, parts, at_start=True):
-        """Ids of `parts`: strings (plain text) and ids of control tokens between them.
+    def encode_prompt(self, text, clean=lambda s: s, at_start=True):
+        """Ids of template text: control tokens' names become them, what is between is `clean`ed and encoded as text.
 
-        at_start: the first part begins after nothing or a control token. BOS is not added.
+        at_start: the text begins after nothing or a control token. BOS is not added.
         """
-        ids = []
-        for part in parts:
-            ids += [part] if isinstance(part, int) else self.encode(part, at_start or bool(ids))
-        return ids
+        ids, start = [], 0
+        for found in self._control_pattern.finditer(text) if self._control_pattern else ():
+            ids  += self.encode(clean(text[start:found.start()]), at_start or bool(ids)) + [self.control[found[0]]]
+            start = found.end()
+        return ids + self.encode(clean(text[start:]), at_start or bool(ids))
 
     def _plain(self, text, at_start):
         if not text:

@@ -100,11 +100,10 @@ def test_text_never_becomes_a_control_token(spm, bpe):
         assert not set(ids) & set(t.control.values()) and t.decode(ids) == text
 
 
-def test_parts_of_a_prompt(spm, bpe):
+def test_template_text_does(spm, bpe):
     for t in (spm, bpe[1]):
         start, end = (t.control[c] for c in CONTROL)
-        assert t.encode_parts([start, "user\nhi", end, "", "<|im_end|>"]) == [start, *t.encode("user\nhi"), end, *t.encode("<|im_end|>")]
-        assert t.encode_parts(["hi", end], at_start=False) == [*t.encode("hi", at_start=False), end]
+        assert t.encode_prompt("<|im_start|>user\nhi<|im_end|>") == [start, *t.encode("user\nhi"), end]
 
 
 def test_stream_decoder_waits_for_whole_characters(spm, bpe):
