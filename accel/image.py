@@ -17,6 +17,7 @@ MAGIC         = b"LITELLAM"
 VERSION       = 2
 MATRIX_MAGIC  = 0x4D4C
 SECTION_ALIGN = 4096
+SECTIONS      = ("STRM", "EMBD", "ROPE", "TOKN", "TMPL", "META")   # EMBD only where the classifier is not tied.
 HEADER        = struct.Struct("<8sIIII 8I ff 3I fff 8I I")
 SECTION       = struct.Struct("<4sIII")
 MATRIX        = struct.Struct("<HBbBBHIII12x")
@@ -261,15 +262,22 @@ def read_header(buf):
     check(len(buf) >= end + 4, f"image has {len(buf)} bytes, its section table ends at {end + 4}")
     check(zlib.crc32(bytes(buf[:end])) == struct.unpack_from("<I", buf, end)[0], "image header is corrupt: CRC-32 differs")
     check(image_bytes <= len(buf), f"image is truncated: {len(buf)} bytes of {image_bytes}")
-    sections = {}
+    sections, before = {}, SECTION_ALIGN
     for i in range(n_sections):
         name, offset, length, crc = SECTION.unpack_from(buf, HEADER.size + i*SECTION.size)
+        check(name.decode("ascii", "replace") in SECTIONS and name.decode() not in sections,
+            f"image has a section {name!r} that is unknown or there twice")
+        check(offset >= before, f"section {name!r} at {offset} overlaps the one before it, which ends at {before}")
+        before = offset + length
         check(offset % SECTION_ALIGN == 0 and offset + length <= image_bytes,
             f"section {name!r} at {offset} with {length} bytes lies outside the image of {image_bytes}")
         sections[name.decode("ascii", "replace")] = (offset, length, crc)
-    for name in ("STRM", "ROPE", "TOKN", "TMPL", "META"):
-        check(name in sections, f"image has no section {name}")
+    for name in SECTIONS:
+        check(name in sections or name == "EMBD", f"image has no section {name}")
     config = ModelConfig(*f[5:13], eps=float(f[13]), rope_base=float(f[14]))
+    stored = (config.dim_blocks, config.hidden_blocks, config.head_blocks, *constants(config))
+    for name, got, want in zip(("dim_blocks", "hidden_blocks", "head_blocks", "1/dim", "eps", "score scale"), f[15:21], stored):
+        check(got == want, f"header of the image says {name} is {got}, its dimensions need {want}")
     return ImageHeader(config, image_bytes, *f[21:30], sections)
 
 
@@ -286,14 +294,13 @@ def read_image(buf):
     import json
     h = read_header(buf)
     c = h.config
-    stream, offset, layers = section(buf, h, "STRM"), 0, []
+    stream, offset, layers, starts, exponents = section(buf, h, "STRM"), 0, [], {}, {}
     def take(kind, layer, rows, blocks):
         nonlocal offset
+        starts[kind, layer] = offset
         k, l, w, offset = unpack_matrix(stream, offset)
-        shape = (w.rows, w.blocks) if isinstance(w, QMatrix) else (1, len(w)//BLOCK)
-        check((k, l) == (kind, layer) and shape == (rows, blocks) and
-            isinstance(w, QMatrix) != (kind in (NORM1, NORM2, NORM_FINAL)), f"stream holds {KIND_NAMES[k] if k < 11 else k} {l} of "
-            f"{shape}, expected {KIND_NAMES[kind]} {layer} of {(rows, blocks)}")
+        _check_tensor("stream", (k, l, w), (kind, layer, rows, blocks))
+        exponents[kind, layer] = w.scale_exponent() if isinstance(w, QMatrix) else 0
         return w
     kv, q = c.n_kv_heads*c.head_blocks, c.n_heads*c.head_blocks
     for i in range(c.n_layers):
@@ -303,13 +310,40 @@ def read_image(buf):
             take(W2, i, c.dim_blocks*BLOCK, c.hidden_blocks)))
     norm_final = take(NORM_FINAL, 0, 1, c.dim_blocks)
     classifier = embedding = take(CLASSIFIER, 0, c.vocab, c.dim_blocks)
+    check(offset == len(stream), f"stream of the image has {len(stream)} bytes, its matrices end at {offset}")
+    for (kind, layer), at in starts.items():
+        fields = MATRIX.unpack_from(stream, at)
+        piece  = starts.get((WO, layer + 1), starts[NORM_FINAL, 0]) - starts[WO, layer] if kind == NORM1 else 0
+        check((fields[2], fields[8]*UNIT_BYTES) == (exponents[kind, layer], piece), f"{KIND_NAMES[kind]} {layer} of the image says "
+            f"exponent {fields[2]} and piece {fields[8]*UNIT_BYTES}, its scales and matrices need {exponents[kind, layer]} and {piece}")
+    embed = h.sections["STRM"][0] + starts[CLASSIFIER, 0]
     if "EMBD" in h.sections:
-        embedding = unpack_matrix(section(buf, h, "EMBD"), 0)[2]
-        check(isinstance(embedding, QMatrix) and (embedding.rows, embedding.blocks) == (c.vocab, c.dim_blocks),
-            "embedding of the image has a wrong shape")
+        embed, data = h.sections["EMBD"][0], section(buf, h, "EMBD")
+        *got, end = unpack_matrix(data, 0)
+        _check_tensor("embedding section", got, (EMBEDDING, 0, c.vocab, c.dim_blocks))
+        embedding = got[2]
+        check(end == len(data), f"embedding section of the image has {len(data)} bytes, the matrix ends at {end}")
+    for name, want in (("first_bytes", starts[WO, 0]), ("layers_bytes", starts[NORM_FINAL, 0]),
+            ("stream_bytes", len(stream)), ("stream_offset", h.sections["STRM"][0]), ("embed_offset", embed),
+            ("embed_type", embedding.type), ("rope_offset", h.sections["ROPE"][0])):
+        check(getattr(h, name) == want, f"header of the image says {name} is {getattr(h, name)}, its sections need {want}")
     rope  = section(buf, h, "ROPE")
     check(len(rope) == c.context*c.head_blocks*BLOCK*4,
         f"RoPE table has {len(rope)} bytes, context {c.context} and head_dim {c.head_dim} need {c.context*c.head_blocks*BLOCK*4}")
-    return Model(c, layers, norm_final, classifier, embedding,
-        np.frombuffer(rope, "<f4").reshape(c.context, -1, 2), h.bos, h.eos, bytes(section(buf, h, "TOKN")),
-        bytes(section(buf, h, "TMPL")).decode("utf-8", "replace"), json.loads(bytes(section(buf, h, "META"))))
+    try:
+        meta = json.loads(bytes(section(buf, h, "META")))
+    except RecursionError:
+        meta = None
+    check(isinstance(meta, dict), "section META of the image is no JSON object")
+    return Model(c, layers, norm_final, classifier, embedding, np.frombuffer(rope, "<f4").reshape(c.context, -1, 2), h.bos, h.eos,
+        bytes(section(buf, h, "TOKN")), bytes(section(buf, h, "TMPL")).decode("utf-8", "replace"), meta)
+
+
+def _check_tensor(where, got, want):
+    """ValueError unless kind, layer and shape of `got` (kind, layer, QMatrix or array) are those of `want` (kind, layer, rows,
+    blocks), and a norm is a vector and nothing else is."""
+    kind, layer, w = got
+    shape = (w.rows, w.blocks) if isinstance(w, QMatrix) else (1, len(w)//BLOCK)
+    check((kind, layer, *shape) == want and isinstance(w, QMatrix) != (want[0] in (NORM1, NORM2, NORM_FINAL)),
+        f"{where} of the image holds {KIND_NAMES[kind] if kind < len(KIND_NAMES) else kind} {layer} of {shape}, "
+        f"{'a' if isinstance(w, QMatrix) else 'not a'} matrix, expected {KIND_NAMES[want[0]]} {want[1]} of {want[2:]}")

@@ -37,6 +37,7 @@ def describe(path):
         f"context     {c.context}, RoPE base {c.rope_base:g}, eps {c.eps:g}",
         f"classifier  {'tied' if model.tied else 'its own'}",
         f"template    {f'{len(model.template)} characters' if model.template else 'none: a plain default is used'}",
+        f"sampling    {model.meta.get('sampling') or 'nothing suggested'}",
         f"matrices    {', '.join(f'{n} {kind} {type}' for (kind, type), n in types.items())}",
         f"stream      {h.stream_bytes} bytes a token",
         f"image       {h.image_bytes} bytes{'' if is_image else ' (when converted)'}"]

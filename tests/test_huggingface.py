@@ -215,13 +215,13 @@ def test_rope_scaling(tmp_path):
 
 
 @pytest.mark.parametrize("match,change", [
-    ("model_type", dict(model_type="gpt_neox")), ("sliding window", dict(model_type="mistral", sliding_window=16)),
+    ("model_type", dict(model_type="gpt_neox")), ("sliding_window.*at least 1", dict(model_type="mistral", sliding_window=0)),
     ("hidden_act", dict(hidden_act="gelu")), ("quantised", dict(quantization_config=dict(bits=4))),
     ("has no hidden_size", dict(hidden_size=...)), ("must be int", dict(hidden_size="64")), ("must be int", dict(hidden_size=True)),
     ("shape", dict(hidden_size=128)), ("at least 1", dict(num_attention_heads=0)), ("no tensor", dict(num_hidden_layers=3)),
-    ("plain llama", dict(num_hidden_layers=1)), ("dynamic", dict(rope_scaling=dict(type="dynamic", factor=2.0))),
+    ("has 1 layers", dict(num_hidden_layers=1)), ("dynamic", dict(rope_scaling=dict(type="dynamic", factor=2.0))),
     ("lm_head", dict(tie_word_embeddings=False)), ("vocabulary is 600", dict(vocab_size=600)),
-    ("RoPE base", dict(rope_theta=0.5)), ("mscale", dict(rope_scaling=dict(type="yarn", factor=2.0, mscale=1.0)))])
+    ("RoPE base", dict(rope_theta=0.5)), ("must be float", dict(rope_scaling=dict(type="yarn", factor=2.0, mscale="1")))])
 def test_refused_configurations(tmp_path, match, change):
     folder = write_folder(tmp_path/"m", **change)
     with pytest.raises(ValueError, match=match):
@@ -283,10 +283,17 @@ def test_rows_of_the_embedding_without_a_piece(tmp_path):
 
 def test_chat_template_forms(tmp_path):
     several = [dict(name="tool_use", template="x"), dict(name="default", template="y")]
-    for settings, want in ((dict(chat_template=several), "y"), ({}, ""), (dict(chat_template=3), "")):
-        assert load_model(write_folder(tmp_path/"m", settings=settings))[0].template == want
+    for settings, want in ((dict(chat_template=several), "y"), (dict(chat_template=several[:1]), "x"), ({}, "")):
+        model, notes = load_model(write_folder(tmp_path/"m", settings=settings))
+        assert model.template == want and any("'default' is used, not 'tool_use'" in n for n in notes) == (want == "y")
+    for bad in (3, [dict(name="default", template=3)]):
+        assert "no text" in refused(write_folder(tmp_path/"m", settings=dict(chat_template=bad)))
+    write_folder(tmp_path/"m")
     (tmp_path/"m"/"chat_template.jinja").write_text("z")
-    assert load_model(str(tmp_path/"m"))[0].template == "z"
+    model, notes = load_model(str(tmp_path/"m"))
+    assert model.template == "z" and any("chat_template.jinja is used" in n for n in notes)
+    (tmp_path/"m"/"chat_template.jinja").write_text("z"*(1 << 20) + "z")
+    assert "more than" in refused(str(tmp_path/"m"))
 
 
 def test_refused_tokenizers(tmp_path):

@@ -18,7 +18,7 @@ from litellama.accel.numerics import Decoder
 from litellama.host import quantise
 from litellama.host.devices.float_model import FloatDecoder, rmsnorm, rope, silu, softmax
 from litellama.host.importers import default_path, load_model
-from litellama.host.importers.gguf_file import NAMES
+from litellama.host.importers.gguf_llama import NAMES
 from litellama.host.importers.pad import Builder, tensor_shapes
 from litellama.host.random_model import llama2c_bytes, odd_configs, random_model, random_tensors, random_tokenizer
 
@@ -197,8 +197,8 @@ def files(tmp_path):
 
 def test_what_is_no_model(tmp_path):
     for data, match in ((b"", "empty"), (b"x", "bytes"), (b"PK\x03\x04" + bytes(100), "zip"), (b"GGUF", "truncated"),
-            (b"24ka" + bytes(252), "version 0"), (bytes(1000), "not a llama2.c"), (b"LITELLAM", "header"),
-            (b"hello world, this is a text file\n"*9, "not a llama2.c|must be")):
+            (b"24ka" + bytes(252), "version 0"), (bytes(1000), "no model that is known"), (b"LITELLAM", "header"),
+            (b"hello world, this is a text file\n"*9, "this is a text file")):
         (tmp_path/"x").write_bytes(data)
         with pytest.raises(ValueError, match=match):
             load_model(str(tmp_path/"x"))

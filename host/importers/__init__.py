@@ -12,14 +12,12 @@ from ...accel.config import check
 from ..fetch import SOURCES, fetch, fetch_file
 from ..quantise import TYPES
 from ..tokenizer import Tokenizer
-from .gguf_file import read_gguf
+from .gguf_llama import read_gguf
 from .huggingface import read_huggingface
-from .llama2c import read_config, read_llama2c
+from .llama2c import check_size, read_llama2c
+from .what_is import what_is
 
 CONTEXT_MAX = 8192   # Positions imported; a longer context claimed by a file costs nothing.
-_OTHERS = ((b"PK\x03\x04", "a zip archive, perhaps a PyTorch checkpoint: export it to GGUF or llama2.c's format"),
-    (b"24ka", "a llama2.c checkpoint of version 1 or 2: export it with --version 0"), (b"\x7fELF", "a program"),
-    (b"fmgg", "an old GGML file: convert it to GGUF"), (b"tjgg", "an old GGML file: convert it to GGUF"))
 
 
 def default_path():
@@ -77,19 +75,18 @@ def load_model(path, tokenizer=None, type=None, head=None):
 
 def _load(data, path, tokenizer, type):
     head = bytes(data[:8])
-    for magic, text in _OTHERS:
-        check(not head.startswith(magic), f"this is {text}")
     if head == image.MAGIC:
         check(type is None, "an image keeps its types: convert from its source again")
         return check_model(image.read_image(data)), []
-    check(not path.endswith(".safetensors"), "this is a part of a Hugging Face model: name the folder it is in")
     if head.startswith(b"GGUF"):
         return read_gguf(data, type, CONTEXT_MAX)
+    what = what_is(data)
+    check(what is None, f"this is {what}")
+    check_size(data)   # What is no checkpoint at all is told so first.
     if tokenizer is None:
         tokenizer = os.path.join(os.path.dirname(path), "tokenizer.bin")
         if not os.path.isfile(tokenizer):
-            read_config(data)   # What is no checkpoint at all is told so first.
-            raise ValueError("there is no tokenizer.bin beside it: name it with --tokenizer")
+            raise ValueError("there is no tokenizer.bin beside it: put it there, or name it in `litellama convert --tokenizer`")
     return read_llama2c(data, _map(tokenizer), type)
 
 

@@ -5,19 +5,31 @@ There RoPE rotates pairs (i, i + head_dim/2) of a head; here pairs (2i, 2i + 1),
 permuted: scores do not change. Names of files and keys: https://huggingface.co/docs/transformers. Errors are ValueError.
 """
 
+from fnmatch import fnmatchcase
 import os
 
+import numpy as np
+
 from ...accel.config import ModelConfig, check
-from .pad import Builder, tensor_shapes
-from .rope import Scaling, scaled_table
+from .huggingface_keys import ADAPTER, CONFIG_KEYS, GENERATION_KEYS, HF_TENSORS, ROPE_KEYS, ROPE_OF_KIND
+from .keys import judge, short
+from .pad import Builder, known_tensors, tensor_shapes
+from .rope import Scaling, scaled_table, yarn_magnitude
 from .safetensors_file import SafeTensors, read_json
+from .sampling import of_generation
 from .tokenizer_json import read_tokenizer
 
 NAMES = {"embedding": "model.embed_tokens", "norm1": "model.layers.{}.input_layernorm", "wq": "model.layers.{}.self_attn.q_proj",
     "wk": "model.layers.{}.self_attn.k_proj", "wv": "model.layers.{}.self_attn.v_proj", "wo": "model.layers.{}.self_attn.o_proj",
     "norm2": "model.layers.{}.post_attention_layernorm", "w1": "model.layers.{}.mlp.gate_proj",
     "w2": "model.layers.{}.mlp.down_proj", "w3": "model.layers.{}.mlp.up_proj", "norm_final": "model.norm", "classifier": "lm_head"}
-_REQUIRED = object()
+# What transformers takes where config.json has no such key (null is another thing: it means none, or the key it is derived from).
+ABSENT = {"llama": dict(max_position_embeddings=2048), "mistral": dict(max_position_embeddings=131072, num_key_value_heads=8,
+    sliding_window=4096)}
+INV_FREQ     = "*rotary_emb.inv_freq"
+DTYPE_NAMES  = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+TEMPLATE_MAX = 1 << 20   # Bytes.
+_REQUIRED    = object()
 
 
 def get(d, key, kind, default=_REQUIRED, where="config.json"):
@@ -33,37 +45,56 @@ def get(d, key, kind, default=_REQUIRED, where="config.json"):
 
 
 def read_config(d, context_max):
-    """(ModelConfig, notes) of the object in config.json."""
+    """(ModelConfig, notes) of the object in config.json; context is cut to `context_max` and to a sliding window."""
     kind = get(d, "model_type", str)
-    check(kind in ("llama", "mistral"),
-        f"model_type is {kind[:40]!r}, only llama (and mistral without a sliding window) is supported")
-    check(get(d, "hidden_act", str, "silu") == "silu", f"hidden_act is {d.get('hidden_act')!r}, only silu is supported")
-    check(d.get("quantization_config") is None, "its weights are quantised: take the model in its original precision")
+    check(kind in ABSENT, f"model_type is {kind[:40]!r}, only {', '.join(ABSENT)} are supported")
+    d    = ABSENT[kind] | d
+    quantised = d.get("quantization_config")
+    check(quantised is None, "its weights are quantised (quantization_config in config.json"
+        + (f", {short(quantised.get('quant_method'))}" if isinstance(quantised, dict) else "") + "): take the model in its original precision")
     dim, heads = get(d, "hidden_size", int), get(d, "num_attention_heads", int)
     check(heads > 0, f"num_attention_heads is {heads}, must be at least 1")
-    trained = get(d, "max_position_embeddings", int, 2048)
-    context = min(trained, context_max)
-    window  = get(d, "sliding_window", int, trained)
-    check(kind == "llama" or window >= context, f"a sliding window of {window} positions is not supported")
-    rope    = get(d, "rope_parameters", dict, {})
-    base    = get(rope, "rope_theta", float, get(d, "rope_theta", float, 10000.0))
+    trained = get(d, "max_position_embeddings", int, ABSENT[kind]["max_position_embeddings"])
+    window  = get(d, "sliding_window", int, trained) if get(d, "use_sliding_window", bool, True) else trained
+    check(window > 0, f"sliding_window in config.json is {window}, must be at least 1")
+    context = min(trained, window, context_max)
+    notes   = [f"context cut from {trained} to {context}"
+        + (", the sliding window" if context == window < trained else "")] if trained > context else []
     config  = ModelConfig(dim, get(d, "intermediate_size", int), get(d, "num_hidden_layers", int), heads,
         get(d, "num_key_value_heads", int, heads), get(d, "head_dim", int, dim//heads), get(d, "vocab_size", int), context,
-        get(d, "rms_norm_eps", float, 1e-6), base)
-    return config, [f"context cut from {trained} to {context}"] if trained > context else []
+        get(d, "rms_norm_eps", float, 1e-6), get(rope_parameters(d), "rope_theta", float, get(d, "rope_theta", float, 10000.0)))
+    return config, notes + judge(d, CONFIG_KEYS, "config.json", config)
 
 
-def read_scaling(d):
-    """rope.Scaling of the object in config.json."""
-    r    = get(d, "rope_parameters", dict, get(d, "rope_scaling", dict, {}))
+def rope_parameters(d):
+    """The object about RoPE in config.json: the older name counts more, as in transformers."""
+    return get(d, "rope_scaling", dict, {}) or get(d, "rope_parameters", dict, {})
+
+
+def read_scaling(d, config):
+    """(rope.Scaling, notes) of the object in config.json."""
+    r    = rope_parameters(d)
     kind = get(r, "rope_type", str, get(r, "type", str, "default"))
-    for key, usual in (("mscale", None), ("mscale_all_dim", None), ("truncate", True), ("partial_rotary_factor", 1)):
-        value = r.get(key, d.get(key))
-        check(value is None or value == usual, f"RoPE parameter {key} is {str(value)[:40]}, which is not supported")
-    number   = lambda key, default: get(r, key, float, default)
-    original = get(r, "original_max_position_embeddings", int, get(d, "max_position_embeddings", int, 2048))
-    return Scaling(kind, number("factor", 1.0), original, number("low_freq_factor", 1.0), number("high_freq_factor", 4.0),
-        number("beta_fast", 32.0), number("beta_slow", 1.0), number("attention_factor", None))
+    check(kind in ROPE_OF_KIND, f"RoPE scaling {kind[:40]!r} in config.json is not supported, only {', '.join(ROPE_OF_KIND)} are")
+    check(not any(isinstance(v, dict) for v in r.values()), "RoPE parameters of each kind of layer are not supported")
+    notes  = judge(r, ROPE_KEYS, "RoPE parameters in config.json", config)
+    idle   = [k for k, v in r.items() if v is not None and k not in ROPE_OF_KIND[kind] and any(k in o for o in ROPE_OF_KIND.values())]
+    notes += [f"RoPE parameters {', '.join(idle)} mean nothing to RoPE scaling {kind}"] if idle else []
+    number = lambda key, default=_REQUIRED: get(r, key, float, default, "RoPE scaling in config.json")
+    if kind == "default":
+        return Scaling(), notes
+    if kind == "linear":
+        return Scaling(kind, number("factor")), notes
+    trained  = get(d, "max_position_embeddings", int, ABSENT[d["model_type"]]["max_position_embeddings"])
+    original = get(d, "original_max_position_embeddings", int, get(r, "original_max_position_embeddings", int, trained))
+    if kind == "llama3":
+        return Scaling(kind, number("factor"), original, number("low_freq_factor"), number("high_freq_factor")), notes
+    check(original > 0, f"original_max_position_embeddings is {original}, must be at least 1")
+    factor       = number("factor", trained/original)
+    some, all    = number("mscale", 0.0), number("mscale_all_dim", 0.0)
+    magnitude    = yarn_magnitude(factor, some)/yarn_magnitude(factor, all) if some and all else yarn_magnitude(factor)
+    return Scaling(kind, factor, original, beta_fast=number("beta_fast", 0.0) or 32.0, beta_slow=number("beta_slow", 0.0) or 1.0,
+        attention=number("attention_factor", magnitude), truncate=get(r, "truncate", bool, True)), notes
 
 
 def adjacent_pairs(w, head_dim):
@@ -72,16 +103,62 @@ def adjacent_pairs(w, head_dim):
 
 
 def read_template(folder, settings):
-    """Chat template: chat_template.jinja, or tokenizer_config.json's; "" if there is none."""
-    path = os.path.join(folder, "chat_template.jinja")
+    """(chat template, notes): chat_template.jinja, or tokenizer_config.json's; "" if there is none."""
+    path, template = os.path.join(folder, "chat_template.jinja"), settings.get("chat_template")
     if os.path.isfile(path):
-        with open(path, encoding="utf-8", errors="replace") as f:
-            return f.read(1 << 20)
-    template = settings.get("chat_template")
+        with open(path, "rb") as f:
+            text = f.read(TEMPLATE_MAX + 1)
+        check(len(text) <= TEMPLATE_MAX, f"chat_template.jinja has more than {TEMPLATE_MAX} bytes")
+        text = text.decode("utf-8", "replace")
+        return text, [] if template in (None, text) else ["chat_template.jinja is used, not the other one in tokenizer_config.json"]
     if isinstance(template, list):   # Several, by name.
-        named    = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-        template = named.get("default", next(iter(named.values()), None))
-    return template if isinstance(template, str) else ""
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        name  = "default" if "default" in named else next(iter(named), None)
+        check(name is None or isinstance(named[name], str), "chat_template in tokenizer_config.json is no text")
+        others = [short(n) for n in named if n != name]
+        return named.get(name, ""), [f"of the chat templates {short(name)} is used, not {', '.join(others)}"] if others else []
+    check(template is None or isinstance(template, str), "chat_template in tokenizer_config.json is no text")
+    return template or "", []
+
+
+def _check_folder(folder):
+    """Say what a folder is that is no whole model."""
+    files = sorted(os.listdir(folder))
+    check(ADAPTER not in files, f"there is an {ADAPTER} in it: this is an adapter (LoRA), merge it into its model first")
+    if "config.json" not in files:
+        ggufs = [f for f in files if f.endswith(".gguf")]
+        check(not ggufs, f"this folder has no config.json, but GGUF files: name one of them, {short(ggufs[0] if ggufs else '')}")
+        check("params.json" not in files, "this folder has a params.json but no config.json: Meta's or Mistral's own format, take the one "
+            "for transformers")
+        check(False, "this folder has no config.json: not a Hugging Face model")
+
+
+def _tensors(folder, d, config, divisors):
+    """(function (kind, layer) -> tensor, whether classifier and embedding are one, notes)."""
+    tensors, shapes = SafeTensors(folder), tensor_shapes(config)
+    name  = lambda kind, layer: NAMES[kind].format(layer) + ".weight"
+    notes = list(tensors.notes)
+    known_tensors(tensors.files, NAMES, config, HF_TENSORS, INV_FREQ)
+    tied, embedding, classifier = get(d, "tie_word_embeddings", bool, False), name("embedding", 0), name("classifier", 0)
+    there = [n for n in (embedding, classifier) if n in tensors.files]
+    if tied and len(there) == 2 and not np.array_equal(*(tensors.read(n, shapes["embedding"]) for n in there)):
+        tied = False   # As transformers does.
+        notes.append("config.json says that lm_head.weight is the embedding, but it is another tensor: kept")
+    frequencies = config.rope_base**(-np.arange(0, config.head_dim, 2)/config.head_dim)/divisors
+    for n in tensors.files:
+        if fnmatchcase(n, INV_FREQ):
+            stored = tensors.read(n, (config.head_dim//2,))
+            if not np.allclose(stored, frequencies, rtol=0.01, atol=0):   # They may be rounded to bfloat16.
+                notes.append(f"{n} is not what config.json says of RoPE, and not used")
+                break
+    stored, said = sorted(tensors.dtypes()), get(d, "dtype", str, get(d, "torch_dtype", str, None))
+    if said is not None and stored != [DTYPE_NAMES.get(said.removeprefix("torch."))]:
+        notes.append(f"config.json says {said[:20]!r}, the tensors are {', '.join(stored)}: kept as they are")
+    def tensor(kind, layer):
+        n = name(kind, layer)
+        w = tensors.read(there[0] if tied and there and n == embedding else n, shapes[kind])
+        return adjacent_pairs(w, config.head_dim) if kind in ("wq", "wk") else w
+    return tensor, tied, notes
 
 
 def read_huggingface(folder, type=None, context_max=8192):
@@ -89,25 +166,23 @@ def read_huggingface(folder, type=None, context_max=8192):
     def optional(name):
         path = os.path.join(folder, name)
         return read_json(path) if os.path.isfile(path) else {}
-    check(os.path.isfile(os.path.join(folder, "config.json")), "this folder has no config.json: not a Hugging Face model")
-    d             = read_json(os.path.join(folder, "config.json"))
-    config, notes = read_config(d, context_max)
-    shapes        = tensor_shapes(config)
-    tensors       = SafeTensors(folder)
-    name          = lambda kind, layer: NAMES[kind].format(layer) + ".weight"
-    known         = {name(k, i) for k in shapes for i in range(config.n_layers if "{}" in NAMES[k] else 1)}
-    unknown       = sorted(n for n in set(tensors.files) - known if not n.endswith("rotary_emb.inv_freq"))
-    check(not unknown, f"there is a tensor {unknown[0][:80] if unknown else ''!r} that a plain llama does not have")
-    tied          = get(d, "tie_word_embeddings", bool, False)
-    settings      = optional("tokenizer_config.json")
-    tokenizer, more = read_tokenizer(os.path.join(folder, "tokenizer.json"), config.vocab, settings, d,
-        optional("generation_config.json"))
-    rope          = scaled_table(config, read_scaling(d))
-    def tensor(kind, layer):
-        w = tensors.read(name(kind, layer), shapes[kind])
-        return adjacent_pairs(w, config.head_dim) if kind in ("wq", "wk") else w
+    _check_folder(folder)
+    d               = read_json(os.path.join(folder, "config.json"))
+    config, notes   = read_config(d, context_max)
+    scaling, more   = read_scaling(d, config)
+    notes          += more
+    rope            = scaled_table(config, scaling)
+    tensor, tied, more = _tensors(folder, d, config, scaling.divisors(config.head_dim, config.rope_base))
+    notes          += more
+    settings, generation = optional("tokenizer_config.json"), optional("generation_config.json")
+    notes          += judge(generation, GENERATION_KEYS, "generation_config.json", config)
+    options, more   = of_generation(generation, "generation_config.json")
+    notes          += more
+    template, more  = read_template(folder, settings)
+    notes          += more
+    tokenizer, more = read_tokenizer(os.path.join(folder, "tokenizer.json"), config.vocab, settings, d, generation)
     build = Builder(config, type)
     label = os.path.basename(os.path.abspath(folder))
-    model = build.model(tensor, tied, rope=rope, bos=tokenizer.bos, eos=tokenizer.eos, tokenizer=tokenizer.to_bytes(),
-        template=read_template(folder, settings), meta=dict(name=label[:200], source="huggingface"))
+    model = build.model(tensor, tied, rope=rope, bos=tokenizer.bos, eos=tokenizer.eos, tokenizer=tokenizer.to_bytes(), template=template,
+        meta=dict(name=label[:200], source="huggingface") | (dict(sampling=options) if options else {}))
     return model, notes + more + build.notes

@@ -3,7 +3,7 @@
 
 Checkpoint, little-endian: 7 int32 (dim, hidden, layers, heads, kv_heads, vocab (negative: classifier of its own), context),
 then float32 tensors by kind, each over all layers: embedding, norm1, wq, wk, wv, wo, norm2, w1, w2, w3, norm_final, two
-RoPE tables (context x head_dim/2 each, ignored as run.c does: base is 10,000), and the classifier where it is not tied.
+RoPE tables (context x head_dim/2 each; run.c computes its own with base 10,000, so do we, and say if these differ), and the classifier where it is not tied.
 There is no magic: the size must fit exactly. RMSNorm's epsilon is 1e-5, BOS 1, EOS 2.
 
 Tokenizer: int32 longest piece, then per piece float32 score, int32 length, bytes. Errors are ValueError.
@@ -28,12 +28,24 @@ _BYTE    = re.compile(r"<0x[0-9A-Fa-f]{2}>\Z")
 
 
 def read_config(data):
-    """(ModelConfig, tied) of a checkpoint's header."""
-    check(len(data) >= HEADER.size, f"file has {len(data)} bytes, a llama2.c checkpoint has at least {HEADER.size}")
-    dim, hidden, layers, heads, kv_heads, vocab, context = HEADER.unpack_from(bytes(data[:HEADER.size]))
-    check(dim > 0 and heads > 0 and dim % heads == 0,
-        f"not a llama2.c checkpoint (nor an image or GGUF): dim {dim}, heads {heads}")
+    """(ModelConfig, tied) of a checkpoint's header; ValueError if it can be none."""
+    what = "no model that is known here (image, GGUF, llama2.c checkpoint, Hugging Face folder)"
+    check(len(data) >= HEADER.size, f"file has {len(data)} bytes: {what}")
+    numbers = HEADER.unpack_from(bytes(data[:HEADER.size]))
+    dim, hidden, layers, heads, kv_heads, vocab, context = numbers
+    check(min(dim, hidden, layers, heads, kv_heads, abs(vocab), context) > 0 and max(map(abs, numbers)) < 1 << 24,
+        f"{what}: begins with {bytes(data[:8]).hex(' ')}")
+    check(dim % heads == 0, f"llama2.c checkpoint's dim is {dim}, must be a multiple of its {heads} heads")
+    check(vocab > EOS or vocab < -EOS, f"vocabulary is {abs(vocab)}, must hold BOS {BOS} and EOS {EOS}")
     return ModelConfig(dim, hidden, layers, heads, kv_heads, dim//heads, abs(vocab), context), vocab > 0
+
+
+def check_size(data):
+    """ValueError if `data` is no whole checkpoint: there is no magic, so the size decides."""
+    config, tied = read_config(data)
+    size = HEADER.size + 4*layout(config, tied)[1]
+    check(len(data) >= size, f"llama2.c checkpoint is truncated, or another kind of file: {len(data)} bytes, its dimensions need {size}")
+    check(len(data) == size, f"llama2.c checkpoint has {len(data)} bytes, its dimensions need {size}: another kind of file, or damaged")
 
 
 def layout(config, tied):
@@ -58,6 +70,7 @@ def read_tokenizer(data, vocab):
         pieces.append(data[at + 8:at + 8 + length].decode("utf-8", "replace").replace(" ", SPACE))
         scores.append(score)
         at += 8 + length
+    check(at == len(data), f"tokenizer.bin has {len(data) - at} bytes more than the {vocab} pieces of this model: it is for another one")
     types = "".join("u" if i == 0 else "c" if i in (BOS, EOS) or _CONTROL.match(p) else "b" if _BYTE.match(p) else "n"
         for i, p in enumerate(pieces))
     # llama2.c's stories separate texts by BOS, so BOS ends one too.
@@ -67,18 +80,20 @@ def read_tokenizer(data, vocab):
 
 def read_llama2c(data, tokenizer, type=None):
     """(Model, notes) of a checkpoint's bytes (uint8 array); tokenizer: the tokenizer.bin's bytes. type: see pad.Builder."""
+    check_size(data)
     config, tied   = read_config(data)
-    offsets, total = layout(config, tied)
-    check(len(data) == HEADER.size + 4*total, f"llama2.c checkpoint has {len(data)} bytes, its dimensions need "
-        f"{HEADER.size + 4*total}: truncated, or of another format")
-    check(config.vocab > EOS, f"vocabulary is {config.vocab}, must hold BOS {BOS} and EOS {EOS}")
+    offsets, _     = layout(config, tied)
     floats, shapes = data[HEADER.size:].view("<f4"), tensor_shapes(config)
     def tensor(kind, layer):
         size = math.prod(shapes[kind])
         at   = offsets[kind] + layer*size
         return np.asarray(floats[at:at + size]).reshape(shapes[kind])
     t     = read_tokenizer(tokenizer, config.vocab)
+    rope  = rope_table(config.head_dim, config.context)
+    size  = config.context*config.head_dim//2
+    there = floats[offsets["rope"]:offsets["rope"] + 2*size].reshape(2, config.context, -1)
+    same  = all(np.allclose(a, b, atol=5e-3) for a, b in zip(there, np.moveaxis(rope[:, :config.head_dim//2], 2, 0)))
+    notes = [] if same else ["its RoPE tables are not those of base 10,000, which counts here as in run.c"]
     build = Builder(config, type)
-    model = build.model(tensor, tied, rope=rope_table(config.head_dim, config.context), bos=t.bos, eos=t.eos,
-        tokenizer=t.to_bytes(), meta=dict(name="", source="llama2.c"))
-    return model, build.notes
+    model = build.model(tensor, tied, rope=rope, bos=t.bos, eos=t.eos, tokenizer=t.to_bytes(), meta=dict(name="", source="llama2.c"))
+    return model, notes + build.notes

@@ -9,12 +9,15 @@ stay zero.
 Importers give tensors one at a time through a function, so that a model is never in memory twice.
 """
 
+from fnmatch import fnmatchcase
+
 import numpy as np
 
 from ...accel.config import BLOCK, check
 from ...accel.image import Q8_0, TYPE_NAMES, Layer, Model, QMatrix
 from ..quantise import BITS, SIZE_RANK, quantisation_error, quantise, requantise, take_rows
 from .ggml import GGML_TYPES, Foreign
+from .keys import REFUSED, find
 
 _SOURCE_BITS = {name.lower(): 8*size/items for name, items, size in GGML_TYPES.values()}   # Per weight.
 
@@ -29,6 +32,18 @@ def tensor_shapes(c):
     return {"embedding": (c.vocab, c.dim), "norm1": (c.dim,), "wq": (q, c.dim), "wk": (kv, c.dim), "wv": (kv, c.dim),
         "wo": (c.dim, q), "norm2": (c.dim,), "w1": (c.hidden, c.dim), "w2": (c.dim, c.hidden), "w3": (c.hidden, c.dim),
         "norm_final": (c.dim,), "classifier": (c.vocab, c.dim)}
+
+
+def known_tensors(names, stored, config, keys, *others):
+    """ValueError if one of the tensors `names` is none of a llama of ModelConfig `config`. stored: its name of each kind; keys: rows
+    of keys.Key that say what a tensor is; others: further patterns that are allowed."""
+    shapes = tensor_shapes(config)
+    known  = {stored[k].format(i) + ".weight" for k in shapes for i in range(config.n_layers if "{}" in stored[k] else 1)}
+    for name in sorted(set(names) - known):
+        if not any(fnmatchcase(name, pattern) for pattern in others):
+            key = find(name, keys)
+            check(False, f"tensor {name[:80]!r} is not supported: "
+                + (key.text if key.verdict == REFUSED else f"the configuration has {config.n_layers} layers"))
 
 
 def _spread(n, group, padded):

@@ -21,8 +21,8 @@ KINDS = ("none", "default", "linear", "llama3", "yarn")
 @dataclass(frozen=True)
 class Scaling:
     """kind: one of KINDS. factor: times the original context. original: positions trained before scaling. low, high: llama3's
-    frequency factors. beta_fast, beta_slow: yarn's rotations within `original`, the limits of its ramp. attention: yarn's
-    factor on cosines and sines; 0.1*ln(factor) + 1 unless given."""
+    frequency factors. beta_fast, beta_slow: yarn's rotations within `original`, the limits of its ramp; truncate: to whole pairs.
+    attention: factor on cosines and sines; unless given 0.1*ln(factor) + 1 with yarn, else 1."""
     kind:      str   = "none"
     factor:    float = 1.0
     original:  int   = 0
@@ -31,6 +31,7 @@ class Scaling:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     attention: float = None
+    truncate:  bool  = True
 
     def __post_init__(self):
         check(self.kind in KINDS, f"RoPE scaling {self.kind[:40]!r} is not supported, only {', '.join(KINDS)} are")
@@ -62,17 +63,26 @@ class Scaling:
     def _yarn(self, head_dim, base):
         """As llama3, but the ramp is over the index of the pair."""
         pair  = lambda turns: head_dim*math.log(self.original/(turns*2*math.pi))/(2*math.log(base))
-        start = max(math.floor(pair(self.beta_fast)), 0)
-        end   = min(math.ceil(pair(self.beta_slow)), head_dim - 1)
+        start, end = pair(self.beta_fast), pair(self.beta_slow)
+        if self.truncate:
+            start, end = math.floor(start), math.ceil(end)
+        start, end = max(start, 0), min(end, head_dim - 1)
+        check(start <= end, f"RoPE yarn's ramp is from pair {start:g} to {end:g}: {self.original} original positions do not suit "
+            f"base {base:g}")
         share = 1 - np.clip((np.arange(head_dim//2) - start)/max(end - start, 0.001), 0, 1)
         return 1/((1 - share)/self.factor + share)
 
     @property
     def magnitude(self):
         """Factor on cosines and sines."""
-        if self.kind != "yarn":
-            return 1.0
-        return self.attention if self.attention is not None else 0.1*math.log(max(self.factor, 1.0)) + 1
+        if self.attention is not None:
+            return self.attention
+        return yarn_magnitude(self.factor) if self.kind == "yarn" else 1.0
+
+
+def yarn_magnitude(factor, scale=1.0):
+    """Yarn's factor on cosines and sines; scale: mscale of some models."""
+    return 0.1*scale*math.log(max(factor, 1.0)) + 1
 
 
 def scaled_table(config, scaling, more=None):

@@ -55,20 +55,23 @@ class _File:
         except (ValueError, RecursionError):
             raise ValueError(f"{self.name} is corrupt: its header is no JSON text") from None
         check(isinstance(header, dict), f"{self.name} is corrupt: its header is no JSON object")
-        header.pop("__metadata__", None)
+        said = header.pop("__metadata__", None)
+        said = said.get("format") if isinstance(said, dict) else None
+        check(said in (None, "pt", "np", "mlx"), f"{self.name} is of format {str(said)[:20]!r}, whose matrices may be transposed: readable "
+            "is pt")
         self.tensors = {name: self._entry(name, info, 8 + n, size) for name, info in header.items()}
         total = sum(end - first for _, _, first, end in self.tensors.values())
         check(total <= size, f"{self.name} has tensors that overlap: {total} bytes in a file of {size}")
 
     def _entry(self, name, info, start, size):
-        what  = f"tensor {name[:80]} of {self.name}"
+        what  = f"tensor {name[:80]!r} of {self.name}"
         check(isinstance(info, dict) and {"dtype", "shape", "data_offsets"} <= set(info), f"{what} has no type, shape or offsets")
         numbers = lambda key: isinstance(info[key], list) and all(type(n) is int and 0 <= n < 1 << 48 for n in info[key])
         check(numbers("shape") and numbers("data_offsets") and len(info["data_offsets"]) == 2 and len(info["shape"]) <= 4,
             f"{what} has a wrong shape or offsets")
         first, end = info["data_offsets"]
         check(first <= end <= size - start,
-            f"{self.name} is truncated: {name[:80]} ends at byte {start + end}, the file at {size}")
+            f"{self.name} is truncated: {name[:80]!r} ends at byte {start + end}, the file at {size}")
         return str(info["dtype"])[:20], tuple(info["shape"]), start + first, start + end
 
     def read(self, name):
@@ -80,25 +83,41 @@ class _File:
 
 
 class SafeTensors:
-    """All tensors of a folder: `files` {name of tensor: _File}."""
+    """All tensors of a folder: `files` {name of tensor: _File}; notes: what there is to say of them (list of str). One file counts
+    before an index, as in transformers."""
 
     def __init__(self, folder):
-        index = os.path.join(folder, INDEX)
-        if not os.path.isfile(index):
-            pickles = any(f.endswith((".bin", ".pt", ".pth")) for f in os.listdir(folder))
-            check(os.path.isfile(os.path.join(folder, SINGLE)), f"there is no {SINGLE} in it"
-                + (", only PyTorch's own format: save it with safe_serialization=True" if pickles else ""))
-            file = _File(os.path.join(folder, SINGLE))
+        single, index = os.path.join(folder, SINGLE), os.path.join(folder, INDEX)
+        self.notes    = []
+        if os.path.isfile(single):
+            file       = _File(single)
             self.files = {name: file for name in file.tensors}
+            if os.path.isfile(index):
+                self.notes.append(f"{SINGLE} is used, not the parts that {INDEX} names")
             return
+        if not os.path.isfile(index):
+            others = os.listdir(folder)
+            check(not any(f.endswith(".safetensors") for f in others), f"there is neither {SINGLE} nor {INDEX} in it, which would name the "
+                "parts")
+            pickles = any(f.endswith((".bin", ".pt", ".pth")) for f in others)
+            check(False, f"there is no {SINGLE} in it"
+                + (", only PyTorch's own format: save it with safe_serialization=True" if pickles else ""))
         names = read_json(index).get("weight_map")
         check(isinstance(names, dict) and all(isinstance(f, str) for f in names.values()), f"{INDEX} has no weight_map")
         for f in set(names.values()):
             check(f and f == os.path.basename(f) and f not in (".", ".."), f"{INDEX} names a file outside the folder: {f[:80]!r}")
         opened = {f: _File(os.path.join(folder, f)) for f in sorted(set(names.values()))}
         for name, f in names.items():
-            check(name in opened[f].tensors, f"{f} has no tensor {name[:80]}, which the index says it has")
+            check(name in opened[f].tensors, f"{f} has no tensor {name[:80]!r}, which the index says it has")
+        for f, file in opened.items():
+            other = next((n for n in file.tensors if names.get(n) != f), None)
+            check(other is None, f"{f} has a tensor {str(other)[:80]!r}, which the index does not have")
         self.files = {name: opened[f] for name, f in names.items()}
+
+    def dtypes(self):
+        """Types of the matrices (set of str)."""
+        entries = (file.tensors[name] for name, file in self.files.items())
+        return {dtype for dtype, shape, _, _ in entries if len(shape) == 2}
 
     def read(self, name, shape):
         """Tensor `name` as float32 of `shape`; ValueError if absent or different."""
