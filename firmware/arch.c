@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The SoC's CPU (arch.h): timer0 as a free-running cycle counter, wfi, caches.
+// The SoC's CPU (arch.h): timer0 as a cycle counter that interrupts at each of its rounds, wfi, caches.
 #include <stddef.h>
 
 #include <generated/csr.h>
@@ -9,24 +9,24 @@
 #include <system.h>
 
 #include "arch.h"
+#include "llama_generated.h"
 
-static volatile uint32_t wraps;
+volatile uint32_t arch_ticks;   // Rounds of timer0, TICK_CYCLES each.
 
-// Interrupt of timer0: it has counted 2^32 cycles.
 static void timer_isr(void)
 {
 	timer0_ev_pending_write(1);
-	wraps++;
+	arch_ticks++;
 }
 
 void arch_init(void)
 {
-	wraps = 0;
+	arch_ticks = 0;
 	irq_setmask(0);
 	irq_setie(1);
 	timer0_en_write(0);
-	timer0_load_write(0xffffffff);
-	timer0_reload_write(0xffffffff);
+	timer0_load_write(TICK_CYCLES - 1);
+	timer0_reload_write(TICK_CYCLES - 1);
 	timer0_en_write(1);
 	timer0_ev_pending_write(1);
 	timer0_ev_enable_write(1);
@@ -36,14 +36,16 @@ void arch_init(void)
 
 uint64_t arch_cycles(void)
 {
-	uint32_t high, low;
+	uint32_t ticks, low, pending;
 
-	do {	// Again if the counter wrapped in between.
-		high = wraps;
+	do {	// Again if the interrupt came in between.
+		ticks = arch_ticks;
 		timer0_update_value_write(1);
-		low = ~timer0_value_read();
-	} while (high != wraps);
-	return (uint64_t)high << 32 | low;
+		low     = TICK_CYCLES - 1 - timer0_value_read();
+		pending = timer0_ev_pending_read();
+	} while (ticks != arch_ticks);
+	// A round that has begun and that no interrupt has counted yet. (It is pending from the last cycle of the one before.)
+	return (uint64_t)(ticks + (pending && low < TICK_CYCLES/2))*TICK_CYCLES + low;
 }
 
 // With interrupts masked, so that none is lost between the test and wfi, which wakes on pending ones all the same. A VexRiscv

@@ -12,6 +12,9 @@ void arch_init(void);
 // System clock cycles since arch_init.
 uint64_t arch_cycles(void);
 
+// Counts on every TICK_CYCLES, by an interrupt: it ends the sleep of whoever has to look at the time now and then.
+extern volatile uint32_t arch_ticks;
+
 // Sleep until an interrupt was served, unless *flag is already non-zero. May return early: call it in a loop.
 void arch_sleep(const volatile uint32_t *flag);
 

@@ -367,7 +367,7 @@ static void decode(uint32_t token, uint32_t position)
 	matvec(&b.classifier, b.hidden, b.y);
 }
 
-uint32_t baseline_token(uint32_t token, uint32_t position, void (*progress)(uint32_t done, uint32_t total),
+uint32_t baseline_token(uint32_t token, uint32_t position, uint32_t (*progress)(uint32_t done, uint32_t total),
 	struct wire_baseline *result)
 {
 	uint64_t start = arch_cycles(), cycles;

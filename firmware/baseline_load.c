@@ -123,12 +123,14 @@ static void *clear(struct arena *a, uint64_t n, uint32_t size)
 	return p;
 }
 
-static void load_all(struct arena *a, struct baseline *b, void (*progress)(uint32_t done, uint32_t total))
+// Returns 0, or what progress() does to end it.
+static uint32_t load_all(struct arena *a, struct baseline *b, uint32_t (*progress)(uint32_t done, uint32_t total))
 {
 	uint32_t at      = model->stream_offset, own = model->embed_offset;
 	uint32_t dim     = model->dim_blocks, hidden = model->hidden_blocks, heads = model->n_heads*model->head_blocks;
 	uint32_t widest  = hidden > heads ? hidden : heads, longest;
 	uint64_t vectors = (uint64_t)model->n_layers*model->n_kv_heads*image_context;
+	uint32_t error;
 	struct layer measured = {0}, *l;
 
 	widest    = widest > dim ? widest : dim;
@@ -144,8 +146,8 @@ static void load_all(struct arena *a, struct baseline *b, void (*progress)(uint3
 		l->norm2 = load_norm(a, &at);
 		load_matrix(a, &l->w13, &at);
 		load_matrix(a, &l->w2, &at);
-		if (!a->measuring && progress)
-			progress(i + 1, model->n_layers + 1);
+		if (!a->measuring && (error = progress(i + 1, model->n_layers + 1)))
+			return error;
 	}
 	b->norm_final = load_norm(a, &at);
 	load_matrix(a, &b->classifier, &at);
@@ -166,9 +168,10 @@ static void load_all(struct arena *a, struct baseline *b, void (*progress)(uint3
 	b->q            = clear(a, widest*BLOCK, 1);
 	b->scale        = clear(a, widest, 4);
 	b->sum          = clear(a, widest, 4);
+	return 0;
 }
 
-uint32_t baseline_load(struct baseline *b, void (*progress)(uint32_t done, uint32_t total))
+uint32_t baseline_load(struct baseline *b, uint32_t (*progress)(uint32_t done, uint32_t total))
 {
 	uint32_t     first = (image_free + ALIGN - 1)/ALIGN*ALIGN, room = MAIN_RAM_SIZE - first;
 	struct arena a     = {first, 1};
@@ -179,6 +182,5 @@ uint32_t baseline_load(struct baseline *b, void (*progress)(uint32_t done, uint3
 	b->bytes    = a.offset - first;
 	a.offset    = first;
 	a.measuring = 0;
-	load_all(&a, b, progress);
-	return 0;
+	return load_all(&a, b, progress);
 }

@@ -42,7 +42,7 @@ struct baseline {
 };
 
 // Prepare the valid image's model, in DRAM behind the image. Returns 0 or ERROR_MEMORY.
-uint32_t baseline_load(struct baseline *b, void (*progress)(uint32_t done, uint32_t total));
+uint32_t baseline_load(struct baseline *b, uint32_t (*progress)(uint32_t done, uint32_t total));
 
 // fp32 bits as an integer with `fraction` fraction bits, truncated, saturated to +-(2^31 - 1).
 int32_t fixed_of_float(uint32_t bits, int32_t fraction);

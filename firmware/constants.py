@@ -5,7 +5,7 @@
 32-bit words (`u64`: two words, low word first) unless the README says otherwise.
 """
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 # Framing --------------------------------------------------------------------------------------------
 
@@ -15,6 +15,7 @@ CRC_BYTES      = 4
 PAYLOAD_MAX    = 1024   # Bytes, a multiple of 4.
 RING_BYTES     = 4096   # Firmware's receive ring, and its send ring: a power of 2, above a frame and some ABORTs.
 FRAME_TIMEOUTS = 20     # A frame that stands still for 1/20 s of the device's clock is given up.
+TICK_CYCLES    = 1 << 20   # From one look at a pass that runs to the next, of deadline, progress and line: 10 ms at 100 MHz.
 
 # Frame types: an answer is its request's type + ANSWER, or ERROR. TOKEN and PROGRESS come before the answer.
 HELLO, RESET, PREFILL, GENERATE, ABORT, STATS, PEEK, LOAD, VERIFY, BASELINE, RECALL, PROBE, SCAN, FILL = REQUESTS = range(1, 15)
@@ -60,7 +61,7 @@ PEEK_WORDS                               = 128     # Most words of one PEEK.
 STOP_MAX                                 = 16      # Most stop ids of one GENERATE.
 REPEAT_LAST_MAX                          = 64      # Most tokens that the repetition penalty looks back at.
 TOKENS_MAX                               = PAYLOAD_MAX//4 - len(GENERATE_FIELDS) - STOP_MAX - REPEAT_LAST_MAX   # Of one request.
-RECALL_TOKENS                            = 1024    # Tokens of the last GENERATE that can be asked for again.
+RECALL_TOKENS                            = 8192    # Tokens of the last GENERATE that can be asked for again, its first ones.
 GREEDY                                   = 0xFFFFFFFF
 INV_TEMPERATURE_MAX                      = 1 << 26
 REPEAT_PENALTY_MAX                       = 10 << 16      # Q16; the least is 1 << 16, which penalises nothing.
@@ -133,6 +134,13 @@ ERRORS = {
     "CORE_TOPK":      (63, "the core returned {value} candidates, {limit} were expected"),
     "SCAN_TIMEOUT":   (65, "the core did not read {value} bytes within {limit} thousand cycles"),
     "MEMORY":         (64, "the plain C decoder needs {value} bytes of DRAM behind the image, there are {limit}"),
+    "INV_DIM":        (74, "image's inv_dim has the bits {value:#010x}, its dim gives {limit:#010x}"),
+    "EPS":            (75, "image's eps has the bits {value:#010x}, must be above 0 and below 1, {limit:#010x}, and twice the same"),
+    "SCORE_SCALE":    (76, "image's score_scale has the bits {value:#010x}, must be a normal number above 0 and below 2, {limit:#010x}"),
+    "ROPE_BASE":      (77, "image's rope_base has the bits {value:#010x}, must be a normal number above 0 and below infinity, {limit:#010x}"),
+    "SPECIAL":        (78, "image's bos or eos is {value}, must be below the vocabulary of {limit}, or 0xffffffff for none"),
+    "ABORTED":        (79, "request {value} was aborted"),
+    "RECALL":         (80, "token {value} of the last answer was asked for, {limit} are kept"),
     "MIN_P":          (70, "min-p is {value}/65536, must be 0 to {limit}/65536"),
     "REPEAT_PENALTY": (71, "repeat penalty is {value}/65536, must be 65536/65536 to {limit}/65536"),
     "REPEAT_LAST_N":  (72, "repeat-last-n is {value}, must be 0 to {limit}"),

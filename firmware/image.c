@@ -12,6 +12,11 @@
 
 #define SECTIONS_MAX   16
 #define CRC_STEP_BYTES 65536
+#define FP32_LEAST     0x00800000u   // The least normal number's bits.
+#define FP32_ONE       0x3f800000u
+#define FP32_TWO       0x40000000u
+#define FP32_INFINITY  0x7f800000u
+#define NO_TOKEN       0xffffffffu
 #define ROOM           ((uint32_t)(MAIN_RAM_SIZE - LLAMA_IMAGE_OFFSET))
 
 const struct image_header *model;
@@ -121,6 +126,35 @@ static uint32_t check_dimensions(void)
 	rope = h->context*h->head_blocks*BLOCK*4;
 	if (image_section(SECTION_ROPE)->length != rope || image_section(SECTION_ROPE)->offset != h->rope_offset)
 		return fail(ERROR_ROPE_BYTES, image_section(SECTION_ROPE)->length, rope);
+	return 0;
+}
+
+// fp32 bits of 1/n, rounded to the nearest; the mantissa's leading one adds 1 to the exponent.
+static uint32_t inverse(uint32_t n)
+{
+	uint32_t shift = 23;
+
+	while ((1ull << shift)/n < 1 << 23)
+		shift++;
+	return ((127 + 23 - shift - 1) << 23) + (uint32_t)(((2ull << shift)/n + 1)/2);
+}
+
+// Check the constants that the core is given, and what else the header says of the model. No constant is 0, subnormal, negative,
+// infinite or not a number: of positive floats the bits are in their order.
+static uint32_t check_constants(void)
+{
+	const struct image_header *h = header();
+	uint32_t                   e;
+
+	if ((e = within(ERROR_INV_DIM, h->inv_dim, inverse(h->dim), inverse(h->dim))) ||
+	    (e = within(ERROR_EPS, h->eps, FP32_LEAST, FP32_ONE - 1)) || (e = within(ERROR_EPS, h->eps_core, h->eps, h->eps)) ||
+	    (e = within(ERROR_SCORE_SCALE, h->score_scale, FP32_LEAST, FP32_TWO - 1)) ||
+	    (e = within(ERROR_ROPE_BASE, h->rope_base, FP32_LEAST, FP32_INFINITY - 1)))
+		return e;
+	if (h->bos >= h->vocab && h->bos != NO_TOKEN)
+		return fail(ERROR_SPECIAL, h->bos, h->vocab);
+	if (h->eos >= h->vocab && h->eos != NO_TOKEN)
+		return fail(ERROR_SPECIAL, h->eos, h->vocab);
 	return 0;
 }
 
@@ -238,10 +272,10 @@ static uint32_t check_stream(void)
 }
 
 // Compare the contents of all sections with their CRC-32.
-static uint32_t check_contents(void (*progress)(uint32_t done, uint32_t total))
+static uint32_t check_contents(uint32_t (*progress)(uint32_t done, uint32_t total))
 {
 	const struct image_header *h = header();
-	uint32_t                   done = 0, total = 0;
+	uint32_t                   done = 0, total = 0, error;
 
 	for (uint32_t i = 0; i < h->n_sections; i++)
 		total += table()[i].length;
@@ -252,8 +286,8 @@ static uint32_t check_contents(void (*progress)(uint32_t done, uint32_t total))
 		for (uint32_t at = 0; at < s->length; at += n, done += n) {
 			n   = s->length - at < CRC_STEP_BYTES ? s->length - at : CRC_STEP_BYTES;
 			crc = crc32(crc, image_at(s->offset + at), n);
-			if (progress)
-				progress(done + n, total);
+			if ((error = progress(done + n, total)))
+				return error;
 		}
 		if (crc != s->crc)
 			return fail(ERROR_SECTION_CRC, i, s->crc);
@@ -269,12 +303,12 @@ void image_invalidate(void)
 	image_error   = last_error;
 }
 
-uint32_t image_check(uint32_t contents, void (*progress)(uint32_t done, uint32_t total))
+uint32_t image_check(uint32_t contents, uint32_t (*progress)(uint32_t done, uint32_t total))
 {
 	uint32_t e;
 
 	image_invalidate();
-	if ((e = check_table()) || (e = check_dimensions()) || (e = check_core()) || (e = check_stream()) ||
+	if ((e = check_table()) || (e = check_dimensions()) || (e = check_constants()) || (e = check_core()) || (e = check_stream()) ||
 	    (contents && (e = check_contents(progress)))) {
 		image_error   = last_error;
 		image_context = 0;

@@ -33,8 +33,8 @@ extern uint32_t image_free;
 
 // Check the image and set what is above. Header, section table, dimensions and every matrix header of the stream always, in
 // some 10,000 cycles; with `contents` also the CRC-32 of each section, at about 10 cycles a byte. progress(done, total) is
-// called with bytes now and then. Returns 0 or an error number.
-uint32_t image_check(uint32_t contents, void (*progress)(uint32_t done, uint32_t total));
+// called with bytes now and then, and ends it with an error number. Returns 0 or an error number.
+uint32_t image_check(uint32_t contents, uint32_t (*progress)(uint32_t done, uint32_t total));
 
 // Take the image out of use, because it is being changed.
 void image_invalidate(void);

@@ -20,7 +20,6 @@
 // A pass reads the stream once; below an eighth of a byte a clock, and a fixed time more, the core hangs.
 #define TIMEOUT_BASE_CYCLES (1u << 24)
 #define TIMEOUT_PER_BYTE    8
-#define POLLS_PER_CHECK     1024
 #define RESET_POLLS         100000
 
 #define COUNTER_TOTAL 0   // The counters' order: accel/counters.py.
@@ -121,12 +120,13 @@ static uint32_t broken(uint32_t number, uint32_t limit)
 // the core reads.
 __attribute__((noinline, noclone)) uint32_t llama_wait(void (*waiting)(uint32_t layer))
 {
-	uint32_t status, error;
+	uint32_t status, error, tick = arch_ticks;
 
-	for (uint32_t polls = 0; !ready; polls++) {
+	while (!ready) {
 		arch_sleep(&ready);
-		if (polls % POLLS_PER_CHECK != POLLS_PER_CHECK - 1)
+		if (ready || arch_ticks == tick)   // Where wfi sleeps, nothing but a tick may ever end it if the core hangs.
 			continue;
+		tick = arch_ticks;
 		if (arch_cycles() > deadline)
 			return broken(ERROR_CORE_TIMEOUT, timeout_cycles/1000);
 		waiting(llama_layer_read());
@@ -143,19 +143,15 @@ __attribute__((noinline, noclone)) uint32_t llama_wait(void (*waiting)(uint32_t 
 	return 0;
 }
 
-static void say_nothing(uint32_t layer)
-{
-	(void)layer;
-}
-
-uint32_t llama_probe(uint32_t token, uint32_t position, uint32_t layers, uint32_t topk, struct wire_probe *probe)
+uint32_t llama_probe(uint32_t token, uint32_t position, uint32_t layers, uint32_t topk, void (*waiting)(uint32_t layer),
+	struct wire_probe *probe)
 {
 	uint64_t start = arch_cycles();
 	uint32_t error;
 
 	llama_layers_write(layers);
 	llama_start(token, position, topk);
-	error         = llama_wait(say_nothing);
+	error         = llama_wait(waiting);
 	probe->cycles = arch_cycles() - start;
 	for (uint32_t i = 0; i < N_COUNTERS; i++)
 		probe->counters[i] = llama_counter(i);
@@ -165,7 +161,7 @@ uint32_t llama_probe(uint32_t token, uint32_t position, uint32_t layers, uint32_
 	return error;
 }
 
-uint32_t llama_scan(uint32_t offset, uint32_t bytes, struct wire_scan *scan, uint32_t *signature)
+uint32_t llama_scan(uint32_t offset, uint32_t bytes, void (*waiting)(uint32_t layer), struct wire_scan *scan, uint32_t *signature)
 {
 	uint64_t timeout = TIMEOUT_BASE_CYCLES + (uint64_t)bytes*TIMEOUT_PER_BYTE, start;
 	uint32_t error;
@@ -178,7 +174,7 @@ uint32_t llama_scan(uint32_t offset, uint32_t bytes, struct wire_scan *scan, uin
 	deadline = start + timeout;
 	topk_    = 0;
 	llama_control_write(CONTROL_SCAN);
-	error        = llama_wait(say_nothing);
+	error        = llama_wait(waiting);
 	scan->cycles = arch_cycles() - start;
 	for (uint32_t i = 0; i < N_COUNTERS; i++)
 		scan->counters[i] = llama_counter(i);

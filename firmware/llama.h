@@ -14,17 +14,18 @@ void llama_setup(void);
 // Start a pass: `token` at `position`; with `topk` > 0 the classifier runs and keeps that many candidates.
 void llama_start(uint32_t token, uint32_t position, uint32_t topk);
 
-// Sleep until the pass is done, calling waiting(layer) now and then, not in a short pass; layer: the one that it is at. Returns 0
+// Sleep until the pass is done, calling waiting(layer) every TICK_CYCLES; layer: the one that it is at. Returns 0
 // or ERROR_CORE_*, after which the core is reset and the position not valid.
 uint32_t llama_wait(void (*waiting)(uint32_t layer));
 
 // One pass of the first `layers` layers alone, with `topk` as above (then all of them): 0 or ERROR_CORE_*. Sets cycles, from start
-// to the interrupt's end, and counters. What the pass left in the core can be read in the debug window.
-uint32_t llama_probe(uint32_t token, uint32_t position, uint32_t layers, uint32_t topk, struct wire_probe *probe);
+// to the interrupt's end, and counters. What the pass left in the core can be read in the debug window. waiting: see llama_wait.
+uint32_t llama_probe(uint32_t token, uint32_t position, uint32_t layers, uint32_t topk, void (*waiting)(uint32_t layer),
+	struct wire_probe *probe);
 
 // Read `bytes` from byte `offset` of main_ram (multiples of UNIT_BYTES, not 0) as fast as the core's ports can, without decoding: 0
 // or ERROR_SCAN_TIMEOUT. Sets cycles and counters as llama_probe does; `signature` gets its LLAMA_LANES/8 words.
-uint32_t llama_scan(uint32_t offset, uint32_t bytes, struct wire_scan *scan, uint32_t *signature);
+uint32_t llama_scan(uint32_t offset, uint32_t bytes, void (*waiting)(uint32_t layer), struct wire_scan *scan, uint32_t *signature);
 
 // Candidate `i` of the last pass with topk, best first.
 uint32_t llama_topk_id(uint32_t i);

@@ -48,6 +48,13 @@ uint32_t measure_peek(const struct frame *f)
 	return 0;
 }
 
+// While the core works for a request: the host is answered.
+static void look(uint32_t layer)
+{
+	(void)layer;
+	server_aborted();
+}
+
 // Words: token, position, layers, candidates.
 uint32_t measure_probe(const struct frame *f)
 {
@@ -57,7 +64,7 @@ uint32_t measure_probe(const struct frame *f)
 
 	if (f->length != 16)
 		return fail(ERROR_LENGTH, f->length, 16);
-	if ((error = session_probe(w[0], w[1], w[2], w[3], &p)))
+	if ((error = session_probe(w[0], w[1], w[2], w[3], look, &p)))
 		return error;
 	server_answer(&p, sizeof(p));
 	return 0;
@@ -86,7 +93,7 @@ uint32_t measure_scan(const struct frame *f)
 		return fail(ERROR_SCAN_BYTES, bytes, MAIN_RAM_SIZE - offset);
 	if (offset % UNIT_BYTES || bytes % UNIT_BYTES)
 		return fail(ERROR_SCAN_ALIGN, offset % UNIT_BYTES ? offset : offset + bytes, UNIT_BYTES);
-	if ((error = llama_scan(offset, bytes, &a.s, a.signature)))
+	if ((error = llama_scan(offset, bytes, look, &a.s, a.signature)))
 		return error;
 	server_answer(&a, sizeof(a.s) + 4*(LLAMA_LANES/8));
 	return 0;

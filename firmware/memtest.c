@@ -10,6 +10,8 @@
 #include "server.h"
 #include "session.h"
 
+#define STEP_BYTES 65536   // From one look at the line to the next.
+
 // Word at byte `offset` of main_ram (host/selftest.py has the twin). Address: two words that share a wrong address line differ;
 // mixed: neighbours differ in half of their bits.
 static uint32_t pattern(uint32_t kind, uint32_t offset, uint32_t seed)
@@ -21,29 +23,43 @@ static uint32_t pattern(uint32_t kind, uint32_t offset, uint32_t seed)
 	return seed ^ (kind == PATTERN_ADDRESS ? offset : mixed ^ mixed >> 15);
 }
 
-static void fill(uint32_t offset, uint32_t bytes, uint32_t kind, uint32_t seed)
+// 0, or the error number that ends this: now and then the host is told, and answered.
+static uint32_t progress(uint32_t done, uint32_t total)
 {
-	uint32_t *words = (uint32_t *)arch_ram(offset);
+	return done % STEP_BYTES ? 0 : server_progress(done, total);
+}
+
+static uint32_t fill(uint32_t offset, uint32_t bytes, uint32_t kind, uint32_t seed)
+{
+	uint32_t *words = (uint32_t *)arch_ram(offset), error;
 
 	session_reset();   // Its keys and values may be there.
 	baseline_reset();
-	for (uint32_t i = 0; i < bytes; i += 4)
+	for (uint32_t i = 0; i < bytes; i += 4) {
 		words[i/4] = pattern(kind, offset + i, seed);
+		if ((error = progress(i + 4, bytes)))
+			return error;
+	}
 	arch_flush();
+	return 0;
 }
 
-static void compare(uint32_t offset, uint32_t bytes, uint32_t kind, uint32_t seed, struct wire_fill *found)
+static uint32_t compare(uint32_t offset, uint32_t bytes, uint32_t kind, uint32_t seed, struct wire_fill *found)
 {
 	const uint32_t *words = (const uint32_t *)arch_ram(offset);
+	uint32_t        error;
 
 	arch_flush();
 	for (uint32_t i = 0; i < bytes; i += 4) {
 		uint32_t wrong = words[i/4] ^ pattern(kind, offset + i, seed);
 
+		if ((error = progress(i + 4, bytes)))
+			return error;
 		if (wrong && !found->n_wrong++)
 			found->first = offset + i;
 		found->bits |= wrong;
 	}
+	return 0;
 }
 
 // Words: byte offset in main_ram, bytes, kind of pattern, seed, 1 to compare instead of writing.
@@ -53,6 +69,7 @@ uint32_t memtest_fill(const struct frame *f)
 	uint32_t         from  = LLAMA_IMAGE_OFFSET + (model ? model->image_bytes : 0);
 	uint64_t         start = arch_cycles();
 	struct wire_fill found = {0};
+	uint32_t         error;
 
 	if (f->length != 20)
 		return fail(ERROR_LENGTH, f->length, 20);
@@ -64,10 +81,9 @@ uint32_t memtest_fill(const struct frame *f)
 		return fail(ERROR_FILL_ALIGN, w[0] % UNIT_BYTES ? w[0] : w[0] + w[1], UNIT_BYTES);
 	if (w[2] > PATTERN_MIXED)
 		return fail(ERROR_PATTERN, w[2], PATTERN_MIXED);
-	if (w[4])
-		compare(w[0], w[1], w[2], w[3], &found);
-	else
-		fill(w[0], w[1], w[2], w[3]);
+	error = w[4] ? compare(w[0], w[1], w[2], w[3], &found) : fill(w[0], w[1], w[2], w[3]);
+	if (error)
+		return error;
 	found.cycles = arch_cycles() - start;
 	server_answer(&found, sizeof(found));
 	return 0;

@@ -60,11 +60,18 @@ static uint32_t wanted(void)
 	return HEADER_BYTES + half((uint8_t *)buffer + 4) + CRC_BYTES;
 }
 
+// Non-zero for the types that only this end sends. A line that echoes gives them back: an answer to them would come back, too,
+// and so on for ever.
+static uint32_t is_ours(uint32_t type)
+{
+	return type & ANSWER || type == FRAME_TOKEN || type == FRAME_PROGRESS;
+}
+
 // Note a frame that cannot be used, refuse it and look for the next beginning.
 static void reject(uint32_t number, uint32_t value, uint32_t limit)
 {
 	protocol_bad_frames++;
-	if (have >= HEADER_BYTES) {   // Else there is no sequence number to answer.
+	if (have >= HEADER_BYTES && !is_ours(((uint8_t *)buffer)[2])) {   // Less has no sequence number to answer.
 		fail(number, value, limit);
 		protocol_refuse(((uint8_t *)buffer)[3]);
 	}
@@ -113,6 +120,11 @@ uint32_t protocol_receive(struct frame *frame)
 		uint32_t crc   = crc32(0, bytes + 2, total - CRC_BYTES - 2);
 
 		memcpy(&expected, bytes + total - CRC_BYTES, CRC_BYTES);
+		if (crc == expected && is_ours(bytes[2])) {
+			protocol_dropped_bytes += total;
+			drop(total);
+			continue;
+		}
 		if (crc == expected) {
 			frame->type     = bytes[2];
 			frame->sequence = bytes[3];

@@ -17,7 +17,8 @@ struct frame {
 void protocol_init(void);
 
 // Next whole and undamaged frame; returns 1, or 0 if there is none yet. Never waits. A damaged or abandoned frame is
-// answered with ERROR_FRAME_CRC or ERROR_FRAME_TIMEOUT and skipped byte by byte up to the next sync.
+// answered with ERROR_FRAME_CRC or ERROR_FRAME_TIMEOUT and skipped byte by byte up to the next sync. Frames of a type that only
+// this end sends are skipped without a word.
 uint32_t protocol_receive(struct frame *frame);
 
 // Non-zero while a frame has begun and is not whole: call protocol_receive again soon, for its time-out.

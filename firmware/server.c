@@ -21,6 +21,14 @@ static struct run run;
 static uint8_t    busy_type, busy_sequence;   // The request being served.
 static uint32_t   abort_seen;
 
+// The last PREFILL or GENERATE and its answer, for a host that lost that and sends the same again. Type 0: none.
+static struct {
+	uint8_t           type, sequence;
+	uint32_t          position;
+	struct wire_error error;   // Where it failed, else number 0.
+	struct wire_done  done;
+} last;
+
 // Progress of the request being served, left out while the UART is behind.
 static void send_progress(const struct wire_progress *p)
 {
@@ -28,11 +36,12 @@ static void send_progress(const struct wire_progress *p)
 		protocol_send(FRAME_PROGRESS, busy_sequence, p, sizeof(*p));
 }
 
-void server_progress(uint32_t done, uint32_t total)
+uint32_t server_progress(uint32_t done, uint32_t total)
 {
 	struct wire_progress p = {done, total, 0, 0};
 
 	send_progress(&p);
+	return server_aborted() ? fail(ERROR_ABORTED, busy_type, 0) : 0;
 }
 
 static void send_token(const struct wire_token *token)
@@ -40,8 +49,7 @@ static void send_token(const struct wire_token *token)
 	protocol_send(FRAME_TOKEN, busy_sequence, token, sizeof(*token));
 }
 
-// Answer the frames that came while a request is being served: ABORT is obeyed, all others are refused.
-static uint32_t poll_abort(void)
+uint32_t server_aborted(void)
 {
 	struct frame f;
 
@@ -51,7 +59,7 @@ static uint32_t poll_abort(void)
 		if (f.type == REQUEST_ABORT) {
 			abort_seen = 1;
 			protocol_send(REQUEST_ABORT | ANSWER, f.sequence, NULL, 0);
-		} else {
+		} else if (f.type != busy_type || f.sequence != busy_sequence) {   // Else it came twice.
 			fail(ERROR_BUSY, f.type, busy_type);
 			protocol_refuse(f.sequence);
 		}
@@ -59,7 +67,7 @@ static uint32_t poll_abort(void)
 	return abort_seen;
 }
 
-static const struct listener listener = {send_progress, send_token, poll_abort};
+static const struct listener listener = {send_progress, send_token, server_aborted};
 
 // Check the image and prepare core and session for it. Returns 0 or an error number.
 static uint32_t take_image(uint32_t contents)
@@ -155,18 +163,26 @@ static uint32_t serve_reset(const struct frame *f)
 	return 0;
 }
 
-// Run what `run` holds for a request made for `position`.
+// Run what `run` holds for a request made for `position`, unless it is the last one again: then only its answer is given again.
 static uint32_t serve_run(uint32_t position)
 {
-	struct wire_done done;
-	uint32_t         error;
+	uint32_t error;
 
-	if (model && position != session_position())
-		return fail(ERROR_POSITION, position, session_position());
-	abort_seen = 0;
-	if ((error = session_check(&run)) || (error = session_run(&run, &listener, &done)))
-		return error;
-	server_answer(&done, sizeof(done));
+	if (busy_type != last.type || busy_sequence != last.sequence || position != last.position) {
+		if (model && position != session_position())
+			return fail(ERROR_POSITION, position, session_position());
+		if ((error = session_check(&run)))
+			return error;
+		last.type         = busy_type;
+		last.sequence     = busy_sequence;
+		last.position     = position;
+		last.error.number = 0;
+		if (session_run(&run, &listener, &last.done))
+			last.error = last_error;
+	}
+	if (last.error.number)
+		return fail(last.error.number, last.error.value, last.error.limit);
+	server_answer(&last.done, sizeof(last.done));
 	return 0;
 }
 
@@ -225,14 +241,20 @@ static uint32_t serve_generate(const struct frame *f)
 	return serve_run(g->position);
 }
 
-static uint32_t serve_recall(void)
+// A word: index of the first token wanted.
+static uint32_t serve_recall(const struct frame *f)
 {
-	uint32_t n, words[PAYLOAD_MAX/4];   // The number of all, then the last of them.
+	uint32_t        n, first, part, words[PAYLOAD_MAX/4];   // The number of all, then the tokens from `first` on.
 	const uint32_t *tokens = session_recall(&n);
-	uint32_t part = n < PAYLOAD_MAX/4 - 1 ? n : PAYLOAD_MAX/4 - 1;
 
+	if (f->length != 4)
+		return fail(ERROR_LENGTH, f->length, 4);
+	first = f->payload[0];
+	if (first > n)
+		return fail(ERROR_RECALL, first, n);
+	part     = n - first < PAYLOAD_MAX/4 - 1 ? n - first : PAYLOAD_MAX/4 - 1;
 	words[0] = n;
-	memcpy(words + 1, tokens + n - part, 4*part);
+	memcpy(words + 1, tokens + first, 4*part);
 	server_answer(words, 4 + 4*part);
 	return 0;
 }
@@ -267,9 +289,18 @@ static uint32_t serve_verify(const struct frame *f)
 	return 0;
 }
 
+// Non-zero for the requests that leave session and image as they are. (Those that run replace `last` when they do.)
+static uint32_t keeps_last(uint32_t type)
+{
+	return type == REQUEST_HELLO || type == REQUEST_STATS || type == REQUEST_PEEK || type == REQUEST_RECALL ||
+		type == REQUEST_ABORT || type == REQUEST_PREFILL || type == REQUEST_GENERATE;
+}
+
 // Serve one request: 0 if it was answered, else the number of the error it is refused with.
 static uint32_t serve(const struct frame *f)
 {
+	if (!keeps_last(f->type))
+		last.type = 0;
 	switch (f->type) {
 	case REQUEST_HELLO:
 		return serve_hello();
@@ -299,7 +330,7 @@ static uint32_t serve(const struct frame *f)
 	case REQUEST_FILL:
 		return memtest_fill(f);
 	case REQUEST_RECALL:
-		return serve_recall();
+		return serve_recall(f);
 	}
 	return fail(ERROR_REQUEST, f->type, REQUEST_LAST);
 }
@@ -312,6 +343,7 @@ uint32_t server_poll(void)
 		return 0;
 	busy_type     = f.type;
 	busy_sequence = f.sequence;
+	abort_seen    = 0;
 	if (serve(&f))
 		protocol_refuse(busy_sequence);
 	return 1;

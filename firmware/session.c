@@ -69,7 +69,8 @@ uint32_t session_check(const struct run *run)
 	return 0;
 }
 
-uint32_t session_probe(uint32_t token, uint32_t at, uint32_t layers, uint32_t topk, struct wire_probe *probe)
+uint32_t session_probe(uint32_t token, uint32_t at, uint32_t layers, uint32_t topk, void (*waiting)(uint32_t layer),
+	struct wire_probe *probe)
 {
 	if (!model)
 		return fail(image_error.number, image_error.value, image_error.limit);
@@ -83,7 +84,7 @@ uint32_t session_probe(uint32_t token, uint32_t at, uint32_t layers, uint32_t to
 		return fail(ERROR_TOP_K, topk, LLAMA_MAX_TOPK);
 	if (position > at)
 		position = at;
-	return llama_probe(token, at, layers, topk, probe);
+	return llama_probe(token, at, layers, topk, waiting, probe);
 }
 
 // Tell the listener that the pass is at `layer`, if that is news and it was not told a moment ago.
@@ -99,10 +100,17 @@ static void tell_progress(uint32_t layer)
 	listener->progress(&progress);
 }
 
+// While a pass runs: the host learns where it is, and is answered.
+static void look(uint32_t layer)
+{
+	tell_progress(layer);
+	listener->aborted();
+}
+
 // Wait for the pass that feeds the token at `position` and count it.
 static uint32_t finish_pass(void)
 {
-	uint32_t error = llama_wait(tell_progress);
+	uint32_t error = llama_wait(look);
 
 	if (error)
 		return error;

@@ -22,7 +22,7 @@ struct run {
 struct listener {
 	void     (*progress)(const struct wire_progress *p);      // At most every PROGRESS_CYCLES.
 	void     (*token)(const struct wire_token *token);        // A token was sampled.
-	uint32_t (*aborted)(void);                                // Non-zero: stop before the next token.
+	uint32_t (*aborted)(void);                                // Non-zero: stop before the next token. Asked in every tick, too.
 };
 
 // Forget all positions.
@@ -36,7 +36,8 @@ uint32_t session_position(void);
 
 // One pass of `token` at any position of the context, of the first `layers` layers: see llama_probe. The session is cut to
 // `position` at most. Returns 0 or an error number.
-uint32_t session_probe(uint32_t token, uint32_t at, uint32_t layers, uint32_t topk, struct wire_probe *probe);
+uint32_t session_probe(uint32_t token, uint32_t at, uint32_t layers, uint32_t topk, void (*waiting)(uint32_t layer),
+	struct wire_probe *probe);
 
 // Check `run` against model and context: 0 or an error number. Nothing is changed.
 uint32_t session_check(const struct run *run);
@@ -45,7 +46,7 @@ uint32_t session_check(const struct run *run);
 // an abort may come after it was. Returns 0, or ERROR_CORE_*: then position counts the tokens that were fed before.
 uint32_t session_run(struct run *run, const struct listener *told, struct wire_done *done);
 
-// Tokens sampled by the last run (the first RECALL_TOKENS of them) and how many.
+// The first tokens sampled by the last run, and how many these are: RECALL_TOKENS at most.
 const uint32_t *session_recall(uint32_t *n);
 
 #endif

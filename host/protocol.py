@@ -2,12 +2,13 @@
 """The firmware's protocol (firmware/README.md): frames, and a client that talks over anything pyserial opens.
 
 A UART has no flow control: the client sends one request at a time and waits for its answer; only ABORT may come in between.
-Requests that change nothing, or nothing twice, are sent again when no answer comes; PREFILL and GENERATE carry the position
-that they are for, so that they are sent again only after the device has told that it is still there.
+A request is sent again, under the same sequence number, when no answer comes. A device that has served a PREFILL or GENERATE already
+answers it a second time, and does not run it again.
 """
 
 from collections import namedtuple
 import contextlib
+import random
 import signal
 import struct
 import threading
@@ -22,6 +23,7 @@ from .devices.base import DeviceError
 Frame = namedtuple("Frame", "type sequence payload")
 
 BAUDRATE = 115200    # LiteX's.
+TRIES    = 50        # Of one request over a line that damages it or its answer again and again.
 CHUNK    = 1 << 16   # Bytes of an image that are looked for on the device before they are sent.
 
 _HEADER = struct.Struct("<4B2H")
@@ -47,12 +49,32 @@ def words(*values):
     return struct.pack(f"<{len(values)}I", *values)
 
 
-def unpack(fields, payload):
-    """Namespace of a payload's words by their names; of a pair x_low, x_high also their 64 bits as x. `rest`: bytes
-    behind."""
-    n = 4*len(fields)
-    if len(payload) < n:
+def _sized(payload, n, rest=False):
+    """`payload`; DeviceError unless it has n bytes, with `rest` at least so many."""
+    if len(payload) < n or (len(payload) > n and not rest):
         raise DeviceError(f"device sent {len(payload)} bytes where {n} were expected: is its firmware of this version?")
+    return payload
+
+
+def _words(payload, n=None):
+    """List of a payload's words; DeviceError unless these are n (None: any number)."""
+    n = len(payload)//4 if n is None else n
+    return list(struct.unpack(f"<{n}I", _sized(payload, 4*n)))
+
+
+def sane(name, answer, **conditions):
+    """DeviceError that names the first field of `answer`, to request `name`, whose condition does not hold: the frame was whole, so it
+    is the other end that is wrong."""
+    for field, good in conditions.items():
+        if not good:
+            raise DeviceError(f"the device's answer to {name} makes no sense: its {field} is {getattr(answer, field)}")
+
+
+def unpack(fields, payload, rest=False):
+    """Namespace of a payload's words by their names; of a pair x_low, x_high also their 64 bits as x. rest: bytes may follow, `rest`
+    of the result."""
+    n = 4*len(fields)
+    _sized(payload, n, rest)
     out = SimpleNamespace(**dict(zip(fields, struct.unpack_from(f"<{len(fields)}I", payload))), rest=payload[n:])
     for name in fields:
         if name.endswith("_low"):
@@ -127,12 +149,11 @@ def open_port(url, baudrate=BAUDRATE):
 
 
 @contextlib.contextmanager
-def _sigint(action):
-    """While inside, the first SIGINT (Ctrl-C) interrupts nothing, so that no byte is lost; the function that this gives,
-    called now and then, does action() once it has come. The second raises KeyboardInterrupt. Outside the main thread: no
-    effect."""
+def _sigint():
+    """While inside, the first SIGINT (Ctrl-C) interrupts nothing, so that no byte is lost; the function that this gives tells whether
+    it has come. The second raises KeyboardInterrupt. Outside the main thread: no effect."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
-        yield None
+        yield lambda: False
         return
     seen = False
 
@@ -144,22 +165,30 @@ def _sigint(action):
 
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield lambda: seen and action()
+        yield lambda: seen
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _is(error, *names):
+    """Whether a Refused has one of the numbers of these names."""
+    return error.number in [c.ERRORS[name][0] for name in names]
 
 
 class Client:
     """Requests and answers.
 
     port: an open pyserial port (or its like: read, write, close, timeout). timeout: seconds of silence after which a
-    request counts as lost. retries: how often it is then sent again where that is safe. alive: function that tells whether
-    the other end still runs, or None.
+    request counts as lost. retries: how often it is then sent again in a row with nothing heard; what was heard, if only damaged, gives
+    it TRIES. alive: function that tells whether the other end still runs, or None.
+
+    Whatever ends a request early (an exception in a callback, a signal) has the device abort it.
     """
 
     def __init__(self, port, timeout=2.0, retries=2, alive=None):
         self.port, self.timeout, self.retries, self.alive = port, timeout, retries, alive
-        self.reader, self.sequence, self.poll = FrameReader(), 0, None
+        self.reader, self.heard, self.obeyed, self.poll, self.vocab = FrameReader(), 0, False, None, None
+        self.sequence = random.randrange(255)   # So that what an earlier client asked for is not taken for ours.
 
     def close(self):
         """Close the port."""
@@ -167,20 +196,25 @@ class Client:
 
     # Frames -----------------------------------------------------------------------------------------
 
-    def _write(self, type, payload=b""):
+    def _number(self):
+        """Sequence number of a new request."""
         self.sequence = self.sequence % 255 + 1   # Never 0.
+        return self.sequence
+
+    def _write(self, type, sequence, payload=b""):
         try:
-            self.port.write(encode(type, self.sequence, payload))
+            self.port.write(encode(type, sequence, payload))
         except OSError as error:
             raise DeviceError(f"connection to the device is lost: {error}") from None
-        return self.sequence
 
     def _read(self):
         """Frames that have come within the port's own short timeout."""
         try:
-            return self.reader.feed(self.port.read(max(1, self.reader.wanted())))
+            frames = self.reader.feed(self.port.read(max(1, self.reader.wanted())))
         except OSError as error:
             raise DeviceError(f"connection to the device is lost: {error}") from None
+        self.heard += len(frames)
+        return frames
 
     def _frames(self, sequence):
         """Frames of request `sequence` as they come; ends after `timeout` seconds without any, and with none under way."""
@@ -194,89 +228,131 @@ class Client:
                 if frame.sequence == sequence:
                     last = time.monotonic()
                     yield frame
+                elif frame.type == c.ABORT | c.ANSWER:
+                    self.obeyed = True
             if self.poll is not None:
                 self.poll()
             if self.alive is not None and not self.alive():
                 raise DeviceError("the simulator has ended unexpectedly")
 
-    def _exchange(self, type, payload, handle):
+    def _exchange(self, type, sequence, payload, handle):
         """Send a request once: its answer's payload, or None if none came. handle(frame): TOKEN and PROGRESS frames.
-        Refused if it was refused."""
-        sequence = self._write(type, payload)
+        Refused if it was refused. (On a line that echoes the request itself comes back: neither.)"""
+        self.obeyed = False   # An ABORT before this was for nothing.
+        self._write(type, sequence, payload)
         for frame in self._frames(sequence):
             if frame.type == type | c.ANSWER:
                 return frame.payload
             if frame.type == c.ERROR:
-                refused = Refused(*struct.unpack("<3I", frame.payload[:12]))
-                if refused.number in (c.ERRORS["FRAME_CRC"][0], c.ERRORS["FRAME_TIMEOUT"][0]):
+                e       = unpack(c.ERROR_FIELDS, frame.payload)
+                refused = Refused(e.number, e.value, e.limit)
+                if _is(refused, "FRAME_CRC", "FRAME_TIMEOUT"):
                     return None   # Not served: as good as lost.
                 raise refused
-            if handle is not None:
+            if handle is not None and frame.type in (c.TOKEN, c.PROGRESS):
                 handle(frame)
         return None
 
+    def _try(self, type, payload, handle):
+        """`request`, but for BUSY."""
+        sequence, silent = self._number(), 0
+        try:
+            for _ in range(TRIES):
+                before = self.heard, self.reader.bad
+                answer = self._exchange(type, sequence, payload, handle)
+                if answer is not None:
+                    return answer
+                silent = silent + 1 if before == (self.heard, self.reader.bad) else 0
+                if silent > self.retries:
+                    break
+            raise DeviceError(f"no answer to {c.REQUEST_NAMES[type - 1]} within {self.timeout:g} s: is the device running LiteLlama's "
+                "firmware, at this baud rate?")
+        except Refused:
+            raise
+        except BaseException:
+            with contextlib.suppress(DeviceError):
+                self._write(c.ABORT, self._number())   # Whatever it was: the device is not to go on with it.
+            raise
+
     def request(self, type, payload=b"", handle=None):
-        """Answer's payload to a request that may be sent again. DeviceError if none comes."""
-        for _ in range(1 + self.retries):
-            answer = self._exchange(type, payload, handle)
-            if answer is not None:
-                return answer
-        raise DeviceError(f"no answer to {c.REQUEST_NAMES[type - 1]} within {self.timeout:g} s: is the device running LiteLlama's "
-            "firmware, at this baud rate?")
+        """Answer's payload. It is sent again, under the same number, when no answer comes: PREFILL and GENERATE run once all the same, what
+        others do twice is as if done once. What else the device may be at (for a client that is gone, say) is aborted. DeviceError
+        if no answer comes, Refused."""
+        for _ in range(TRIES):
+            try:
+                return self._try(type, payload, handle)
+            except Refused as error:
+                if not _is(error, "BUSY"):
+                    raise
+                self.stop()
+        raise DeviceError("the device is busy whenever it is asked for something")
 
     # Requests ---------------------------------------------------------------------------------------
 
     def hello(self):
-        """HELLO_FIELDS by name, and `name` of the model."""
-        answer = unpack(c.HELLO_FIELDS, self.request(c.HELLO))
+        """HELLO_FIELDS by name, and `name` of the model. Aborts what the device is at."""
+        return self._hello(self.request(c.HELLO))
+
+    def _hello(self, payload):
+        answer = unpack(c.HELLO_FIELDS, payload, rest=True)
         if answer.protocol != c.PROTOCOL_VERSION:
             raise DeviceError(f"device speaks protocol {answer.protocol}, this program {c.PROTOCOL_VERSION}: update its firmware")
+        sane("HELLO", answer, clock_hz=answer.clock_hz > 0, port_bytes=answer.port_bytes > 0, position=answer.position <= answer.context,
+            image_offset=answer.image_offset < answer.main_ram_bytes)
         answer.name = answer.rest.decode("utf-8", "replace")
+        self.vocab  = answer.vocab
         return answer
+
+    def stop(self):
+        """Abort what runs, if anything: HELLO_FIELDS, once the device is idle."""
+        end = time.monotonic() + 5*self.timeout   # A pass is not broken off; none takes so long.
+        while time.monotonic() < end:
+            try:
+                self._try(c.ABORT, b"", None)
+                return self._hello(self._try(c.HELLO, b"", None))
+            except Refused as error:
+                if not _is(error, "BUSY"):
+                    raise
+            time.sleep(0.02)
+        raise DeviceError("the device does not stop what it is at")
 
     def reset(self, position=0):
         """Forget all positions from `position` on."""
         self.request(c.RESET, words(position))
 
-    def _run(self, type, position, payload, handle):
-        """DONE_FIELDS of a PREFILL or GENERATE for `position`."""
-        for _ in range(1 + self.retries):
-            answer = self._exchange(type, payload, handle)
-            if answer is not None:
-                return unpack(c.DONE_FIELDS, answer)
-            self.stop()
-            if self.hello().position != position:
-                break
-        raise DeviceError("the device's answer was lost; what it has computed is kept, try again")
-
     def prefill(self, position, tokens, on_progress=None):
         """Feed up to TOKENS_MAX tokens at `position`: DONE_FIELDS. on_progress(*PROGRESS_FIELDS) now and then.
         KeyboardInterrupt aborts: see `reason`."""
-        return self._interruptible(c.PREFILL, position, words(position, len(tokens), *tokens), None, on_progress)[0]
+        return self._run(c.PREFILL, position, words(position, len(tokens), *tokens), len(tokens), 0, None, on_progress)[0]
 
     def generate(self, position, tokens, params, max_tokens, stop_ids=(), on_token=None, on_progress=None, recent=()):
         """Feed up to TOKENS_MAX tokens at `position`, then sample with `params` (sampler.SamplerParams): (DONE_FIELDS, list
         of TOKEN_FIELDS). recent: up to REPEAT_LAST_MAX tokens before these. on_token(id) returning True aborts, as does
         KeyboardInterrupt; no token after that is in the list."""
+        max_tokens = min(max_tokens, 0xFFFFFFFF)   # The context ends it earlier.
         head = words(position, max_tokens, params.inv_temperature, params.top_k, params.top_p_q16, params.min_p_q16,
             params.repeat_penalty_q16, params.repeat_last_n, params.seed & 0xFFFFFFFF, params.seed >> 32, len(stop_ids),
             len(recent), len(tokens))
-        return self._interruptible(c.GENERATE, position, head + words(*stop_ids, *recent, *tokens), on_token, on_progress)
+        return self._run(c.GENERATE, position, head + words(*stop_ids, *recent, *tokens), len(tokens), max_tokens, on_token,
+            on_progress)
 
-    def _interruptible(self, type, position, payload, on_token, on_progress):
-        tokens, aborted = [], False
+    def _run(self, type, position, payload, n_fed, max_tokens, on_token, on_progress):
+        tokens, asked = [], None   # asked: when ABORT was sent last.
 
         def abort():
-            nonlocal aborted
-            if not aborted:
-                aborted = True
-                self._write(c.ABORT)
+            nonlocal asked
+            if asked is None or not self.obeyed and time.monotonic() - asked > self.timeout/4:   # It may have been lost.
+                asked = time.monotonic()
+                self._write(c.ABORT, self._number())
 
         def deliver(token):
-            if not aborted:
-                tokens.append(token)
-                if on_token is not None and on_token(token.id):
-                    abort()
+            if asked is not None:
+                return
+            if self.vocab and token.id >= self.vocab:
+                raise DeviceError(f"device sampled token {token.id}, its vocabulary has {self.vocab}")
+            tokens.append(token)
+            if on_token is not None and on_token(token.id):
+                abort()
 
         def handle(frame):
             try:
@@ -284,65 +360,66 @@ class Client:
                     token = unpack(c.TOKEN_FIELDS, frame.payload)
                     if token.index == len(tokens):   # Else one before it was lost: all are asked for again at the end.
                         deliver(token)
-                elif frame.type == c.PROGRESS and on_progress is not None:
+                elif on_progress is not None:
                     p = unpack(c.PROGRESS_FIELDS, frame.payload)
                     on_progress(p.done, p.total, p.layer, p.layers)
             except KeyboardInterrupt:
+                if asked is not None:
+                    raise
+                abort()
+
+        def poll():
+            if asked is not None or interrupted():
                 abort()
 
         try:
-            with _sigint(abort) as self.poll:
-                done = self._run(type, position, payload, handle)
+            with _sigint() as interrupted:
+                self.poll = poll
+                done = unpack(c.DONE_FIELDS, self.request(type, payload, handle))
         finally:
             self.poll = None
-        if not aborted and done.n_tokens > len(tokens):
-            lost = self.recall()
-            if lost.n != done.n_tokens or lost.first > len(tokens):
-                raise DeviceError(f"{done.n_tokens - len(tokens)} tokens were lost on the way from the device")
-            for id in lost.ids[len(tokens) - lost.first:]:
+        sampled = max(0, done.n_tokens - 1)
+        sane(c.REQUEST_NAMES[type - 1], done, reason=done.reason in c.REASONS, n_prompt=done.n_prompt <= n_fed,
+            n_tokens=len(tokens) <= done.n_tokens <= max_tokens,
+            position=done.position - position - done.n_prompt in (sampled, done.n_tokens))
+        if asked is None and done.n_tokens > len(tokens):
+            for id in self.recall(len(tokens), done.n_tokens):
                 deliver(SimpleNamespace(index=len(tokens), id=id, logit=None, cycles=None))
-        return self._cut(done, position, tokens) if aborted else done, tokens
+        return done if asked is None else self._cut(done, position, tokens), tokens
 
     def _cut(self, done, position, tokens):
         """An aborted run ends with the tokens that were known when it was aborted: the device forgets what it did since."""
         done.reason = c.REASON_ABORT
-        if tokens:
+        if done.n_tokens:
             done.n_tokens, done.decode_cycles = len(tokens), sum(t.cycles or 0 for t in tokens[1:])
             done.pass_cycles = None   # Not known of a part.
-            end = position + done.n_prompt + len(tokens) - 1
+            end = position + done.n_prompt + max(0, len(tokens) - 1)
             if done.position > end:
                 self.reset(end)
                 done.position = end
         return done
 
-    def stop(self):
-        """Abort what runs, if anything, and return when the device is idle again."""
-        self.request(c.ABORT)
-        for _ in range(1 + self.retries):
-            try:
-                return self.hello()
-            except Refused as error:
-                if error.number != c.ERRORS["BUSY"][0]:
-                    raise
-        raise DeviceError("the device does not stop")
-
     def stats(self):
         """STATS_FIELDS by name; `counters` is the list of the core's counters of the last pass."""
         return unpack(c.STATS_FIELDS, self.request(c.STATS))
 
-    def recall(self):
-        """Tokens of the last GENERATE: n of them, ids of the last ones, from index `first`."""
-        n, *ids = struct.iter_unpack("<I", self.request(c.RECALL))
-        ids     = [i for i, in ids]
-        return SimpleNamespace(n=n[0], ids=ids, first=n[0] - len(ids))
+    def recall(self, first, end):
+        """Tokens `first` to `end` - 1 of the last GENERATE, a list of ids. DeviceError if the device has not kept so many."""
+        ids = []
+        while first + len(ids) < end:
+            answer = unpack(("n",), self.request(c.RECALL, words(first + len(ids))), rest=True)
+            part   = _words(answer.rest)
+            if not part or answer.n < end:
+                raise DeviceError(f"{end - first - len(ids)} tokens were lost on the way from the device")
+            ids += part
+        return ids[:end - first]
 
     def peek(self, region, offset, n):
         """`n` words (any number) from byte `offset` of REGION_MAIN_RAM or REGION_DEBUG."""
         out = []
         while len(out) < n:
             part = min(n - len(out), c.PEEK_WORDS)
-            data = self.request(c.PEEK, words(region, offset + 4*len(out), part))
-            out += struct.unpack(f"<{part}I", data)
+            out += _words(self.request(c.PEEK, words(region, offset + 4*len(out), part)), part)
         return out
 
     def load(self, image, on_progress=None, beat_bytes=None):
@@ -385,8 +462,8 @@ class Client:
     def scan(self, place, offset, n_bytes):
         """Have the core read `n_bytes` bytes of DRAM from byte `offset` on, which counts from SCAN_MAIN_RAM or SCAN_IMAGE, all in multiples
         of 32: SCAN_FIELDS, and `signature`, a list of words (accel.scan.signature)."""
-        answer           = unpack(c.SCAN_FIELDS, self.request(c.SCAN, words(place, offset, n_bytes)))
-        answer.signature = list(struct.unpack(f"<{len(answer.rest)//4}I", answer.rest))
+        answer           = unpack(c.SCAN_FIELDS, self.request(c.SCAN, words(place, offset, n_bytes)), rest=True)
+        answer.signature = _words(answer.rest)
         return answer
 
     def fill(self, offset, n_bytes, pattern, seed, compare=False):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 import numpy as np
 
@@ -142,12 +143,15 @@ class Port:
 
 
 class serve:
-    """Context manager: the firmware's UART on a TCP socket, like the simulator's; gives its URL."""
+    """Context manager: the firmware's UART on a TCP socket, like the simulator's; gives its URL. One client at a time; the next one gets
+    what the last one did not take. pass_seconds: time that each pass takes."""
 
-    def __init__(self, firmware):
-        self.firmware, self.stopping = firmware, False
+    def __init__(self, firmware, pass_seconds=0.0):
+        self.firmware, self.pass_seconds, self.stopping, self.connection = firmware, pass_seconds, False, None
+        self.out = b""
         self.listener = socket.create_server(("127.0.0.1", 0))
-        firmware.after_pass = lambda _: self._pump()
+        self.listener.setblocking(False)
+        firmware.after_pass = lambda _: self._pump(self.pass_seconds)
 
     def __enter__(self):
         self.thread = threading.Thread(target=self._run)
@@ -158,19 +162,33 @@ class serve:
         self.stopping = True
         self.thread.join()
         self.listener.close()
+        if self.connection:
+            self.connection.close()
 
-    def _pump(self):
+    def _accept(self):
         try:
-            self.firmware.send(self.connection.recv(4096))
-        except (TimeoutError, ConnectionError):
+            self.connection, _ = self.listener.accept()
+            self.connection.settimeout(0.001)
+        except BlockingIOError:
+            time.sleep(0.001)
+
+    def _pump(self, seconds=0.0):
+        time.sleep(seconds)
+        if self.connection is None:
+            return self._accept()
+        try:
+            self.out += self.firmware.receive()
+            self.out  = self.out[self.connection.send(self.out):] if self.out else b""
+            if not (data := self.connection.recv(4096)):
+                raise ConnectionError
+            self.firmware.send(data)
+        except TimeoutError:
             pass
-        if data := self.firmware.receive():
-            self.connection.sendall(data)
+        except ConnectionError:
+            self.connection.close()
+            self.connection = None
 
     def _run(self):
-        self.connection, _ = self.listener.accept()
-        self.connection.settimeout(0.001)
-        with self.connection:
-            while not self.stopping:
-                self._pump()
-                self.firmware.poll()
+        while not self.stopping:
+            self._pump()
+            self.firmware.poll()

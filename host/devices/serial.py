@@ -6,7 +6,7 @@ import struct
 from ...accel.config import DEBUG_REGIONS, DEBUG_REGION_WORDS, CoreConfig, check
 from ...accel.image import HEADER, SECTION, write_image
 from ...firmware import constants as c
-from ..protocol import BAUDRATE, Client, open_port
+from ..protocol import BAUDRATE, TRIES, Client, open_port, sane
 from ..sampler import SamplerParams
 from .base import ABORT, LENGTH, STOP, Device, DeviceError, Result, Timings
 
@@ -60,11 +60,20 @@ class SerialDevice(Device):
         self.hello = self.client.hello()
         if self.hello.image_error:
             raise DeviceError("device: " + c.error_text(self.hello.image_error, self.hello.image_value, self.hello.image_limit))
+        self._check_model(model)
         self.model, self.context, self.position = model, self.hello.context, self.hello.position
 
     def core_config(self):
         """CoreConfig with what the device says of its core; the rest is the default."""
         return CoreConfig(**{name: getattr(self.hello, name) for name in c.CORE_FIELDS})
+
+    def _check_model(self, model):
+        """DeviceError unless the model that the device tells of has the dimensions of `model`."""
+        for name in c.MODEL_FIELDS:
+            got, want = getattr(self.hello, name), getattr(model.config, name.removeprefix("model_"))
+            if got != want:
+                raise DeviceError(f"the device says that its model's {name} is {got}, it was given {want}")
+        sane("HELLO", self.hello, context=1 <= self.hello.context <= model.config.context, stream_bytes=self.hello.stream_bytes > 0)
 
     def reset(self, keep=0):
         self.client.reset(keep)
@@ -73,6 +82,7 @@ class SerialDevice(Device):
     def generate(self, tokens, params, max_tokens, stop_ids=(), on_token=None, on_progress=None, recent=()):
         self.check_request(tokens, max_tokens, stop_ids)
         tokens, fed, cycles = list(tokens), 0, 0
+        stop_ids = [i for i in stop_ids if 0 <= i < self.model.config.vocab]   # Others are never sampled.
         progress = on_progress and (lambda done, _, *layers: on_progress(fed + done, len(tokens), *layers))
         try:
             while len(tokens) - fed > c.TOKENS_MAX:
@@ -84,7 +94,9 @@ class SerialDevice(Device):
                     return self._result(done, [], fed, cycles)
             recent    = [*recent, *tokens[:fed]][-params.window:] if params.window else []
             done, out = self.client.generate(self.position, tokens[fed:], params, max_tokens, stop_ids, on_token, progress, recent)
-        except DeviceError:
+        except (SystemExit, GeneratorExit):   # The client has sent ABORT, and nobody goes on here.
+            raise
+        except BaseException:
             self._resynchronise()
             raise
         self.position = done.position
@@ -100,9 +112,9 @@ class SerialDevice(Device):
             done.decode_cycles/clock, prompt_cycles, done.decode_cycles, mbu, done.pass_cycles))
 
     def _resynchronise(self):
-        """After an error: learn where the device stands, if it still answers."""
+        """After an error: have the device stop, and learn where it stands, if it still answers."""
         try:
-            self.hello    = self.client.hello()
+            self.hello    = self.client.stop()
             self.position = self.hello.position
         except DeviceError:
             pass
@@ -119,7 +131,10 @@ class SerialDevice(Device):
 
     def scan(self, n_bytes, offset=0, in_image=True):
         """See Device."""
-        return self.client.scan(c.SCAN_IMAGE if in_image else c.SCAN_MAIN_RAM, offset, n_bytes)
+        done = self.client.scan(c.SCAN_IMAGE if in_image else c.SCAN_MAIN_RAM, offset, n_bytes)
+        if len(done.signature) != self.hello.lanes//8:
+            raise DeviceError(f"the device's signature has {len(done.signature)} words, {self.hello.lanes} lanes give {self.hello.lanes//8}")
+        return done
 
     def fill(self, offset, n_bytes, pattern, seed, compare=False):
         """Have the CPU write a pattern to main_ram behind the image, or compare: protocol.Client.fill. Writing forgets the session."""
@@ -129,9 +144,14 @@ class SerialDevice(Device):
 
     def known_answer(self, tokens, n):
         """[(id, fp32 bits of its logit)] of `n` greedy tokens after `tokens`, from an empty context; sets `counters`."""
-        self.client.reset()
-        done, out     = self.client.generate(0, list(tokens), SamplerParams(), n)
-        self.position = done.position
+        for _ in range(TRIES):
+            self.client.reset()
+            done, out     = self.client.generate(0, list(tokens), SamplerParams(), n)
+            self.position = done.position
+            if None not in [t.logit for t in out]:
+                break
+        else:   # Tokens are had again after damage on the line, logits are not.
+            raise DeviceError("logits were lost on the way from the device, again and again")
         self.counters = done.counters
         return [(t.id, t.logit) for t in out]
 

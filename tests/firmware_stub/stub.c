@@ -28,7 +28,8 @@ static uint32_t  tx_stall, irq_mask, uart_pending, uart_enable;
 static uint8_t   rx[QUEUE], tx[QUEUE];
 static uint32_t  rx_head, rx_tail, tx_head, tx_tail, fifo;
 static uint32_t  registers[STUB_N_REGISTERS], ids[TOPK_MAX], logits[TOPK_MAX], running, pending;
-static uint32_t  sleeps_per_pass, sleep_cycles, slept;
+static uint32_t  sleeps_per_pass, sleep_cycles, slept, deep_sleep;
+volatile uint32_t arch_ticks;
 static uint32_t  debug[DEBUG];
 static uint8_t   signature[4*SIGNATURE_WORDS];
 static void    (*isrs[2])(void);
@@ -42,7 +43,7 @@ void stub_setup(uint8_t *memory, uint32_t bytes, const uint32_t *limits, stub_pa
 	memcpy(&stub_limits, limits, sizeof(stub_limits));
 	memset(registers, 0, sizeof(registers));
 	registers[STUB_version] = 1;
-	now = tx_free = 0;
+	now = tx_free = deep_sleep = 0;
 	stub_pace(1, READ_STEP*10000);
 	rx_head = rx_tail = tx_head = tx_tail = fifo = running = pending = uart_pending = irq_mask = 0;
 	for (uint32_t i = 0; i < DEBUG; i++)
@@ -231,6 +232,7 @@ int irq_attach(unsigned int irq, void (*isr)(void))
 
 void stub_interrupts(void)
 {
+	arch_ticks = now/TICK_CYCLES;
 	drain();
 	if (irq_mask >> UART_INTERRUPT & 1 && uart_pending & uart_enable)
 		isrs[UART_INTERRUPT]();
@@ -242,6 +244,11 @@ void stub_pace(uint32_t sleeps, uint32_t cycles)
 {
 	sleeps_per_pass = sleeps;
 	sleep_cycles    = cycles;
+}
+
+void stub_sleeps(uint32_t deep)
+{
+	deep_sleep = deep;
 }
 
 void stub_advance(uint64_t cycles)
@@ -260,9 +267,12 @@ uint64_t arch_cycles(void)
 
 void arch_sleep(const volatile uint32_t *flag)
 {
-	(void)flag;
-	now += sleep_cycles;
-	run_core();
+	uint32_t tick = arch_ticks;
+
+	do {
+		now += sleep_cycles;
+		run_core();
+	} while (deep_sleep && !*flag && !pending && !(uart_pending & uart_enable) && now/TICK_CYCLES == tick);
 	stub_interrupts();
 }
 

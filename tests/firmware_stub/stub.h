@@ -29,6 +29,9 @@ uint32_t stub_register_value(uint32_t reg);
 // From now on a pass takes `sleeps` calls of arch_sleep, each of `cycles`.
 void stub_pace(uint32_t sleeps, uint32_t cycles);
 
+// Non-zero: arch_sleep sleeps until an interrupt comes, as wfi does on some CPUs; zero: it returns at once, as where wfi is a nop.
+void stub_sleeps(uint32_t deep);
+
 // Let `cycles` pass.
 void stub_advance(uint64_t cycles);
 
