@@ -49,13 +49,19 @@ DEV = [
     *ECP5,
     # Proofs.
     "z3-solver==5.4.0.0",
-    # llama.cpp, prebuilt: an engine not ours, to compare the arithmetic with (tests/test_accuracy.py).
+    # llama.cpp, prebuilt: an engine not ours, to compare with (tests/test_accuracy.py, test_llamacpp.py).
     "xllamacpp==2026.10.11549",
 ]
 
 TRAIN = [
     "torch==2.13.0",
     "sentencepiece==0.2.3",
+]
+
+# What tests/transformers_cases.py needs; the tests compare with what it wrote.
+REFERENCES = [
+    "transformers==5.24.0",
+    "torch==2.13.0",
 ]
 
 FOLDERS  = ("accel", "soc", "firmware", "host")
@@ -77,6 +83,6 @@ setup(
         "litellama.host":     ["models/*.gguf"],
     },
     install_requires = RUN,
-    extras_require   = {"ecp5": ECP5, "dev": DEV, "train": TRAIN},
+    extras_require   = {"ecp5": ECP5, "dev": DEV, "train": TRAIN, "references": REFERENCES},
     entry_points     = {"console_scripts": ["litellama = litellama.host.cli:main"]},
 )
