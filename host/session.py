@@ -148,7 +148,7 @@ class Session:
         text = self.template.render(messages)
         if not self._text or not text.startswith(self._text):
             return text, self._with_bos(self.template.encode(text))
-        new = self.template.encode(text[len(self._text):], self.tokenizer.is_control(self.tokens[-1]))
+        new = self.template.encode(text[len(self._text):], self.tokens[-1])
         if new[:1] == self.tokens[-1:] and new[0] in self.stop_ids:
             new = new[1:]   # The answer ended with it.
         return text, self.tokens + new
@@ -204,7 +204,7 @@ class Session:
         n = len(self.tokens)
         while not text.startswith(said := self.tokenizer.decode(self.tokens[start:n], self.tokens[start - 1])):
             n -= 1
-        rest = self.tokenizer.encode(text[len(said):], self.tokenizer.is_control(self.tokens[n - 1]))
+        rest = self.tokenizer.encode(text[len(said):], self.tokens[n - 1])
         if self.device.position > n:
             self.device.reset(n)
         self.tokens = self.tokens[:n] + rest

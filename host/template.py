@@ -132,6 +132,6 @@ class ChatTemplate:
         runs = self._ask("failed", messages=safe, generate=generate)["runs"]
         return "".join(plain(text) if own else self.protect(text) for own, text in runs)
 
-    def encode(self, text, at_start=True):
-        """Ids of protected text, without BOS. at_start: it begins after nothing or a control token."""
-        return self.tokenizer.encode_prompt(text, self.restore, at_start)
+    def encode(self, text, after=None):
+        """Ids of protected text that follows token `after` (None: nothing), without BOS."""
+        return self.tokenizer.encode_prompt(text, self.restore, after)

@@ -1,66 +1,63 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Tokenizers as data: text to token ids and back, incrementally; stored in the image's TOKN section.
 
-Two kinds:
-- `spm`: SentencePiece's BPE by score with byte fallback, as llama.cpp and llama2.c have it: text becomes characters (a
-  space is "\\u2581"), the adjacent pair whose concatenation is the piece of highest score is merged, leftmost first among
-  equals, until none is left; what is no piece then becomes the tokens of its UTF-8 bytes. With `merges` instead of scores
-  (tokenizer.json's form) the pair that comes first there is merged. Source: Sennrich et al., arXiv 1508.07909; Kudo and
-  Richardson, arXiv 1808.06226.
-- `bpe`: byte-level BPE with merges, done by the `tokenizers` library with the pre-tokenizer that `pre` names.
+Three kinds:
+- `spm`: SentencePiece's BPE by score with byte fallback, as llama.cpp and llama2.c have it (spm.py).
+- `bpe`: BPE with merges, of bytes or of characters, by the `tokenizers` library (library.py) with the normaliser, pre-tokenizer
+  and options in `steps`.
+- `unigram`: SentencePiece's unigram model, by the library likewise.
 
 Text never becomes a control token: those come only from `encode_prompt` with the template's own text (host/template.py).
 
-TOKN section: UTF-8 JSON, one object: `version` (1), `kind`, `pieces` (list of str, index is the id), `types` (str, one
-letter per piece: n normal, u unknown, c control, d user-defined, x unused, b byte), `bos`, `eos`, `unknown` (ids), `stop`
-(ids that end a turn), `add_bos`, `add_space` (spm: a text starts with a space that decoding drops), and `scores` or
-`merges` (list of "left right"; spm) or `merges` and `pre` (bpe). Errors are ValueError.
+TOKN section: UTF-8 JSON, one object: `version` (2), `kind`, `pieces` (list of str, index is the id), `types` (str, one letter
+per piece: n normal, u unknown, c control, d user-defined, a added: as d, but not of the model's own pieces, x unused, b byte),
+`bos`, `eos`, `unknown` (ids), `stop` (ids that end a turn), `add_bos`, `add_space` (spm: a text starts with a space), `scores`
+(spm, unigram) or `merges` (bpe: list of "left right" or [left, right]), `steps` (bpe, unigram; library.py), `decode` (what pieces
+are: "bytes" in GPT-2's alphabet, or "spaces": text with "\\u2581" for a space), `strip` (spaces that decoding drops where a text
+starts; -1: all of the first piece), `added` ({id: letters}: tokens found by their names as a tokenizer.json has it, added.FLAGS;
+null: as llama.cpp has it) and `rstrip` (ids of control tokens that take the white space after them; llama.cpp). Sections of
+version 1 are read. Errors are ValueError.
 """
 
 import codecs
 import functools
-import heapq
 import json
 import math
 import re
 
 from ..accel.config import LIMITS, check
-from . import bytelevel
+from . import added as names
+from . import bytelevel, library, pretokenizers
+from .added import control_pattern
+from .library import AFTER, BEGIN, INSIDE
+from .spm import SPACE, Merger
 
-VERSION = 1
-SPACE   = "\u2581"
-TYPES   = "nucdxb"
+VERSION = 2
+TYPES   = "nucdaxb"
+KINDS   = ("spm", "bpe", "unigram")
 BYTE    = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
-# Names of control tokens that end a turn in known chat formats.
-END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<|end_of_text|>", "<|endoftext|>", "<end_of_turn>", "<|eom_id|>",
-    "</s>")
-
-
-def control_pattern(names):
-    """Regular expression that finds any of `names`, longest first; None if there are none."""
-    return re.compile("|".join(re.escape(n) for n in sorted(names, key=len, reverse=True))) if names else None
 
 
 class StreamDecoder:
     """Text of a token stream: feed ids, get what is complete so far; incomplete UTF-8 waits, invalid becomes U+FFFD.
 
-    at_start: the stream begins a text (after BOS or a control token), so the space that spm puts there is dropped.
+    at_start: the stream begins a text, so the space that encoding put there is dropped.
     """
 
     def __init__(self, tokenizer, at_start=True):
-        self.tokenizer, self.at_start = tokenizer, at_start
+        self.tokenizer, self._strip = tokenizer, tokenizer.strip if at_start else 0
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, token):
         """Text that `token` completes; control tokens give none."""
         t = self.tokenizer
         if t.is_control(token):
-            self.at_start = True
             return self._utf8.decode(b"", True)
         data = t.piece(token)
-        if self.at_start and t.add_space and data.startswith(b" "):
-            data = data[1:]
-        self.at_start = False
+        if self._strip:
+            kept        = data.lstrip(b" ") if self._strip < 0 else data[:self._strip].lstrip(b" ") + data[self._strip:]
+            self._strip = 0 if kept or self._strip < 0 else self._strip - len(data)
+            data        = kept
         return self._utf8.decode(data)
 
     def flush(self):
@@ -69,39 +66,39 @@ class StreamDecoder:
 
 
 class Tokenizer:
-    """See the module. pieces: list of str; types: str of TYPES, same length; stop: ids that end a turn besides eos.
-
-    scores (spm): list of float. merges (bpe, spm without scores): list of "left right". pre (bpe): name of the pre-tokenizer
-    (see bytelevel).
-    """
+    """See the module. pieces: list of str; types: str of TYPES, same length; stop: ids that end a turn besides eos; scores: list
+    of float; `added`: {id: letters} or None; strip: as add_space unless given."""
 
     def __init__(self, kind, pieces, types, bos, eos, unknown=0, stop=(), add_bos=True, add_space=False, scores=None,
-                 merges=None, pre=None):
+                 merges=None, steps=None, decode="spaces", strip=None, added=None, rstrip=()):
         n = len(pieces)
-        check(kind in ("spm", "bpe"), f"tokenizer kind is {kind!r}, must be spm or bpe")
+        check(kind in KINDS, f"tokenizer kind is {kind!r}, must be {', '.join(KINDS)}")
         check(1 <= n <= LIMITS["vocab"], f"tokenizer has {n} pieces, must be 1 to {LIMITS['vocab']}")
         check(len(types) == n and set(types) <= set(TYPES),
             f"tokenizer's {n} pieces have {len(types)} types, or unknown ones")
-        for name, id in (("bos", bos), ("eos", eos), ("unknown", unknown), *(("stop", s) for s in stop)):
+        for name, id in (("bos", bos), ("eos", eos), ("unknown", unknown), *(("stop", s) for s in stop),
+                *(("added", i) for i in added or ()), *(("rstrip", i) for i in rstrip)):
             check(0 <= id < n, f"tokenizer's {name} token is {id}, it has {n} pieces")
         try:
             "".join(pieces).encode()
         except UnicodeEncodeError:
             raise ValueError("a tokenizer's piece is no valid Unicode") from None
-        if kind == "spm":
-            check(merges is not None or scores is not None and len(scores) == n, "an spm tokenizer needs a score for each piece")
-            check(all(map(math.isfinite, scores or ())), "a tokenizer's score is NaN or infinity")
-        else:
-            check(merges is not None and bytelevel.is_known(pre),
-                f"pre-tokenizer {pre!r} is unknown, known: {', '.join(bytelevel.PRE)}")
-        self.kind, self.pieces, self.types, self.scores, self.merges, self.pre = kind, pieces, types, scores, merges, pre
+        if kind != "bpe":
+            check(scores is not None and len(scores) == n, f"tokenizer of kind {kind} needs a score for each piece")
+            check(all(map(math.isfinite, scores)), "a tokenizer's score is NaN or infinity")
+        if kind != "spm":
+            check(isinstance(steps, dict) and isinstance(steps.get("model", {}), dict) and (kind != "bpe" or merges is not None),
+                f"tokenizer of kind {kind} has no steps or merges")
+            library.harmless(steps)   # Their form.
+        check(decode in ("bytes", "spaces"), f"tokenizer's pieces are {decode!r}, must be bytes or spaces")
+        self.kind, self.pieces, self.types, self.scores, self.merges, self.steps = kind, pieces, types, scores, merges, steps
         self.bos, self.eos, self.unknown, self.add_bos, self.add_space = bos, eos, unknown, add_bos, add_space
+        self.decodes, self.strip, self.added, self.rstrip = decode, int(add_space) if strip is None else strip, added, tuple(rstrip)
         self.stop    = tuple(dict.fromkeys((eos, *stop)))
         self.control = {p: i for i, (p, t) in enumerate(zip(pieces, types)) if t == "c" and p}
-        self._user   = {p: i for i, (p, t) in enumerate(zip(pieces, types)) if t == "d" and p}
+        self._user   = {p: i for i, (p, t) in enumerate(zip(pieces, types)) if t in "da" and p}
         self._control_pattern = control_pattern(self.control)
-        self._user_pattern    = control_pattern(self._user)
-        self._ids    = {p: i for i, (p, t) in reversed(list(enumerate(zip(pieces, types)))) if t in "ndx" and p}
+        self._stripping = {pieces[i] for i in self.rstrip}
 
     # Ids to text ------------------------------------------------------------------------------------
 
@@ -117,17 +114,15 @@ class Tokenizer:
     def piece(self, token):
         """Bytes that `token` stands for."""
         piece, type = self.pieces[token], self.types[token]
-        if type in "cu":
+        if type in "cuda":
             return piece.encode()
         if type == "b":
             return bytes([int(BYTE.match(piece)[1], 16)]) if BYTE.match(piece) else piece.encode()
-        if self.kind == "bpe":
-            return piece.encode() if type == "d" else bytelevel.to_bytes(piece)
-        return piece.replace(SPACE, " ").encode()
+        return bytelevel.to_bytes(piece) if self.decodes == "bytes" else piece.replace(SPACE, " ").encode()
 
     def decoder(self, after=None):
         """StreamDecoder for tokens that follow token `after` (None: nothing)."""
-        return StreamDecoder(self, after is None or self.is_control(after))
+        return StreamDecoder(self, self._place(after) != INSIDE)
 
     def decode(self, tokens, after=None):
         """Text of `tokens` without control tokens."""
@@ -136,119 +131,122 @@ class Tokenizer:
 
     # Text to ids ------------------------------------------------------------------------------------
 
-    def encode(self, text, at_start=True):
-        """Ids of plain text, none of them a control token; no BOS. at_start: spm's leading space is wanted."""
-        text, ids, start = text.encode("utf-8", "replace").decode(), [], 0
-        for found in self._user_pattern.finditer(text) if self._user_pattern else ():
-            ids  += self._plain(text[start:found.start()], at_start and not ids) + [self._user[found[0]]]
-            start = found.end()
-        return ids + self._plain(text[start:], at_start and not ids)
+    def _place(self, after):
+        return BEGIN if after is None else AFTER if self.is_control(after) or self.types[after] in "da" else INSIDE
 
-    def encode_prompt(self, text, clean=lambda s: s, at_start=True):
-        """Ids of template text: control tokens' names become them, what is between is `clean`ed and encoded as text.
+    def flags(self, id):
+        """{name: bool} of added.FLAGS for token `id`."""
+        return {name: letter in (self.added or {}).get(id, "") for letter, name in names.FLAGS.items()}
 
-        at_start: the text begins after nothing or a control token. BOS is not added.
-        """
-        ids, start = [], 0
-        for found in self._control_pattern.finditer(text) if self._control_pattern else ():
-            ids  += self.encode(clean(text[start:found.start()]), at_start or bool(ids)) + [self.control[found[0]]]
-            start = found.end()
-        return ids + self.encode(clean(text[start:]), at_start or bool(ids))
+    def encode(self, text, after=None):
+        """Ids of plain text that follows token `after` (None: nothing), none of them a control token; no BOS."""
+        return self._encode(text, self._place(after))
 
-    def _plain(self, text, at_start):
+    def encode_prompt(self, text, clean=lambda s: s, after=None):
+        """Ids of template text that follows token `after`: control tokens' names become them, what is between is `clean`ed and
+        encoded as text. BOS is not added."""
+        ids, place = [], self._place(after)
+        parts = names.longest_first(text, self.control, self._stripping) if self.added is None else \
+            names.leftmost(text, self.control, self._control_pattern, self.added)
+        for part, id in parts:
+            ids  += self._encode(clean(part), place) if id is None else [id]
+            place = AFTER
+        return ids
+
+    def _encode(self, text, place):
+        text = text.encode("utf-8", "replace").decode()
+        if self.added is not None:   # The library finds them.
+            return self._plain(text, place)
+        ids = []
+        for part, id in names.longest_first(text, self._user, self._stripping):
+            ids  += self._plain(part, place) if id is None else [id]
+            place = AFTER
+        return ids
+
+    def _plain(self, text, place):
         if not text:
             return []
-        if self.kind == "bpe":
-            return self._library.encode(text, add_special_tokens=False).ids
-        return self._spm((" " if self.add_space and at_start else "") + text)
+        if self.kind != "spm":
+            return self._library.encode(text, place)
+        return self._merger.encode((" " if self.add_space and place != INSIDE else "") + text)
 
     @functools.cached_property
     def _library(self):
-        return bytelevel.build(self._ids, self.merges, self.pre)
+        return library.Library(self)
+
+    def probe(self):
+        """ValueError if the `tokenizers` library cannot make it, or fails on texts of some kind."""
+        if self.kind != "spm":
+            self._library.probe()
 
     @functools.cached_property
-    def _ranks(self):
-        return {tuple(m.split(" ")): i for i, m in reversed(list(enumerate(self.merges)))}
-
-    def _cost(self, left, right):
-        """What decides which pair is merged first, the lowest; None if these two are not merged."""
-        if self.scores is None:
-            return self._ranks.get((left, right))
-        id = self._ids.get(left + right)
-        return None if id is None else -self.scores[id]
-
-    def _spm(self, text):
-        """Merge loop over a linked list of symbols, with the candidates in a heap: O(n log n)."""
-        text  = text.replace(" ", SPACE)
-        n     = len(text)
-        left, right, part = list(range(-1, n - 1)), list(range(1, n)) + [-1], list(text)
-        heap  = []
-        def propose(a):
-            b = right[a] if a >= 0 else -1
-            if b >= 0 and (cost := self._cost(part[a], part[b])) is not None:
-                heapq.heappush(heap, (cost, a, b, len(part[a]) + len(part[b])))
-        for i in range(n):
-            propose(i)
-        while heap:
-            _, a, b, size = heapq.heappop(heap)
-            if not part[a] or not part[b] or right[a] != b or len(part[a]) + len(part[b]) != size:
-                continue   # One of the two was merged meanwhile.
-            part[a] += part[b]
-            part[b]  = ""
-            right[a] = right[b]
-            if right[a] >= 0:
-                left[right[a]] = a
-            propose(left[a])
-            propose(a)
-        ids = []
-        for symbol in filter(None, part):
-            id = self._ids.get(symbol)
-            ids += self._bytes(symbol) if id is None else [id]
-        return ids
-
-    @functools.cached_property
-    def _byte_ids(self):
-        found = ((i, BYTE.match(p)) for i, (p, t) in enumerate(zip(self.pieces, self.types)) if t == "b")
-        return {int(m[1], 16): i for i, m in found if m}
-
-    def _bytes(self, symbol):
-        """Byte tokens of a symbol that is no piece; the unknown token where there are none."""
-        ids = [self._byte_ids.get(b) for b in symbol.encode()]
-        return [self.unknown] if None in ids else ids
+    def _merger(self):
+        ids  = {p: i for i, (p, t) in reversed(list(enumerate(zip(self.pieces, self.types)))) if t in "ndx" and p}
+        byte = ((i, BYTE.match(p)) for i, (p, t) in enumerate(zip(self.pieces, self.types)) if t == "b")
+        return Merger(ids, self.scores, {int(m[1], 16): i for i, m in byte if m}, self.unknown)
 
     # Storage ----------------------------------------------------------------------------------------
 
     def to_bytes(self):
         """The TOKN section."""
         d = dict(version=VERSION, kind=self.kind, pieces=self.pieces, types=self.types, bos=self.bos, eos=self.eos,
-            unknown=self.unknown, stop=self.stop, add_bos=self.add_bos, add_space=self.add_space)
+            unknown=self.unknown, stop=self.stop, add_bos=self.add_bos, add_space=self.add_space, strip=self.strip,
+            decode=self.decodes, added=self.added, rstrip=self.rstrip)
         if self.scores is not None:
             d["scores"] = [int(s) if s == int(s) else s for s in self.scores]
-        else:
-            d |= dict(merges=self.merges) if self.kind == "spm" else dict(merges=self.merges, pre=self.pre)
+        if self.kind != "spm":
+            d |= dict(merges=self.merges, steps=self.steps)
         return json.dumps(d, ensure_ascii=False, separators=(",", ":")).encode()
 
     @classmethod
     def from_bytes(cls, data):
         """Tokenizer of a TOKN section; ValueError if it is none."""
         try:
-            d = json.loads(bytes(data))
-        except (ValueError, RecursionError):
+            return cls._from_object(json.loads(bytes(data)))
+        except RecursionError:
+            raise ValueError("tokenizer section of the image is nested too deeply") from None
+        except json.JSONDecodeError:
             raise ValueError("tokenizer section of the image is no JSON text") from None
+
+    @classmethod
+    def _from_object(cls, d):
+        check(isinstance(d, dict) and d.get("version") in (1, VERSION), "tokenizer section of the image is of an unknown version")
         def list_of(name, kinds):
             value = d.get(name)
             check(isinstance(value, list) and all(isinstance(v, kinds) and not isinstance(v, bool) for v in value),
                 f"tokenizer's {name} must be a list of {kinds}")
             return value
-        check(isinstance(d, dict) and d.get("version") == VERSION, "tokenizer section of the image is of an unknown version")
-        for name, kind in dict(kind=str, types=str, bos=int, eos=int, unknown=int, add_bos=bool, add_space=bool).items():
+        d = d if d["version"] == VERSION else _of_version_1(d)
+        for name, kind in dict(kind=str, types=str, bos=int, eos=int, unknown=int, add_bos=bool, add_space=bool, strip=int,
+                decode=str).items():
             check(type(d.get(name)) is kind, f"tokenizer's {name} is {str(d.get(name))[:40]!r}, must be {kind.__name__}")
-        spm, scored = d["kind"] == "spm", d["kind"] == "spm" and "merges" not in d
+        merges = list_of("merges", (str, list)) if d["kind"] == "bpe" else None
+        check(all(len(pair(m)) == 2 for m in merges or ()), "a merge of the tokenizer is no pair of pieces")
+        added  = d.get("added")
+        check(added is None or isinstance(added, dict) and all(k.isdecimal() and len(k) < 10 and isinstance(v, str)
+            for k, v in added.items()), "tokenizer's added must be letters by id")
         return cls(d["kind"], list_of("pieces", str), d["types"], d["bos"], d["eos"], d["unknown"], list_of("stop", int),
-            d["add_bos"], d["add_space"], list_of("scores", (int, float)) if scored else None,
-            None if scored else list_of("merges", str), None if spm else d.get("pre"))
+            d["add_bos"], d["add_space"], None if d["kind"] == "bpe" else list_of("scores", (int, float)), merges, d.get("steps"),
+            d["decode"], d["strip"], added and {int(k): v for k, v in added.items()}, list_of("rstrip", int))
 
 
-def end_of_turn_ids(pieces, types):
-    """Ids of control tokens that end a turn in known chat formats."""
-    return [i for i, (p, t) in enumerate(zip(pieces, types)) if t == "c" and p in END_OF_TURN]
+def pair(merge):
+    """(left, right) of an item of `merges`."""
+    return merge.split(" ") if isinstance(merge, str) else merge
+
+
+def _of_version_1(d):
+    """A TOKN section of version 1 as one of version 2: names of pre-tokenizers, merges of characters without steps."""
+    d = d | dict(strip=int(d.get("add_space") is True), decode="spaces", added=None, rstrip=[])
+    if d.get("kind") == "bpe":
+        pre   = str(d.get("pre"))
+        kind, _, regex = pre.partition(":")
+        steps = pretokenizers.by_patterns([regex], kind == "words") if regex and kind in ("split", "words") else \
+            pretokenizers.steps(pre)[0]
+        return d | dict(steps=steps, decode="bytes")
+    if d.get("kind") == "spm" and "merges" in d:
+        start = [dict(type="Prepend", prepend=SPACE)] if d["strip"] else []
+        steps = [*start, dict(type="Replace", pattern=dict(String=" "), content=SPACE)]
+        return d | dict(kind="bpe", steps=dict(normalizer=dict(type="Sequence", normalizers=steps), pre_tokenizer=None,
+            model=dict(byte_fallback=True)))
+    return d

@@ -199,7 +199,7 @@ GREEDY = SamplerParams()
 def test_only_new_tokens_are_fed():
     model  = chat_model()
     t      = Tokenizer.from_bytes(model.tokenizer)
-    yes    = t.encode("yes", at_start=False)
+    yes    = t.encode("yes", after=t.types.index("n"))
     device = ScriptedDevice([*yes, 2], yes, [*yes, 2])
     s      = Session(device, model)
     head   = lambda text: [1, *t.encode(f"user\n{text}"), 2, *t.encode("\n"), 1, *t.encode("assistant\n")]

@@ -119,7 +119,7 @@ def test_an_early_stop_is_the_same_on_firmware_and_reference():
 def test_only_what_differs_is_fed_again_after_a_stop_string():
     model  = chat_model()
     t      = Tokenizer.from_bytes(model.tokenizer)
-    yes    = t.encode("yes we can", at_start=False)
+    yes    = t.encode("yes we can", after=t.types.index("n"))
     device = ScriptedDevice(yes, [50, 2])
     s      = Session(device, model)
     prompt = [1, *t.encode("user\none"), 2, *t.encode("\n"), 1, *t.encode("assistant\n")]
@@ -134,7 +134,7 @@ def test_only_what_differs_is_fed_again_after_a_stop_string():
 
 def test_held_back_text_is_shown_when_the_answer_ends_otherwise():
     t      = Tokenizer.from_bytes(chat_model().tokenizer)
-    tokens = t.encode("so it ends", at_start=False)
+    tokens = t.encode("so it ends", after=t.types.index("n"))
     for answer in (tokens, [*tokens, 2]):
         parts = []
         reply = Session(ScriptedDevice(answer), chat_model()).ask("x", GREEDY, 50, parts.append, stop=["ends."])

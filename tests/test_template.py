@@ -14,6 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 import json
 import pytest
 
+from litellama.host import pretokenizers
 from litellama.host import template as template_module
 from litellama.host.bytelevel import ALPHABET
 from litellama.host.template import DEFAULT, ChatTemplate
@@ -29,7 +30,8 @@ CONTENT  = "{{ messages[0].content }}"
 def tokenizer(control=CONTROL):
     """Bytes, and `control` tokens behind them."""
     pieces = [ALPHABET[b] for b in range(256)] + list(control)
-    return Tokenizer("bpe", pieces, "n"*256 + "c"*len(control), 258, 257, add_bos=False, merges=[], pre="gpt2")
+    return Tokenizer("bpe", pieces, "n"*256 + "c"*len(control), 258, 257, add_bos=False, merges=[],
+        steps=pretokenizers.steps("gpt2")[0], decode="bytes")
 
 
 T = tokenizer()

@@ -17,7 +17,9 @@ import numpy as np
 
 from ...accel.config import ModelConfig, check
 from ...accel.image import rope_table
-from ..tokenizer import SPACE, Tokenizer, end_of_turn_ids
+from ..added import end_of_turn
+from ..spm import SPACE
+from ..tokenizer import Tokenizer
 from .pad import Builder, tensor_shapes
 
 HEADER   = struct.Struct("<7i")
@@ -73,9 +75,9 @@ def read_tokenizer(data, vocab):
     check(at == len(data), f"tokenizer.bin has {len(data) - at} bytes more than the {vocab} pieces of this model: it is for another one")
     types = "".join("u" if i == 0 else "c" if i in (BOS, EOS) or _CONTROL.match(p) else "b" if _BYTE.match(p) else "n"
         for i, p in enumerate(pieces))
+    types, stop = end_of_turn(pieces, types)
     # llama2.c's stories separate texts by BOS, so BOS ends one too.
-    stop = [BOS, *end_of_turn_ids(pieces, types)]
-    return Tokenizer("spm", pieces, types, BOS, EOS, stop=stop, add_space=True, scores=scores)
+    return Tokenizer("spm", pieces, types, BOS, EOS, stop=[BOS, *stop], add_space=True, scores=scores)
 
 
 def read_llama2c(data, tokenizer, type=None):
