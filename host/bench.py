@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """`litellama bench`: cycles of one decoded token on the simulated SoC, where they went, and the same SoC's CPU beside it."""
 
-import argparse
 from functools import partial
 from itertools import product
-import json
-import sys
 import time
 
 from ..accel.config import check
 from ..soc.boards import get_board
 from ..soc.memory import MEMORIES, get_memory
+from .console import Parser, note, say, say_json
 from .importers import load_model, resolve
 from .measure import SHAPES, TYPES, measure, parse_shape, shape_model
 from .plot import check_file, draw
@@ -65,9 +63,9 @@ def split_contexts(text):
 def points(args):
     """What the arguments ask for: [(name, type, function that gives (model, layers it stands for), memory, context)]."""
     def known(name):
-        model, notes = load_model(resolve(name))
+        model, notes = load_model(resolve(name), args.tokenizer)
         for text in notes:
-            print(f"note: {text}", file=sys.stderr)
+            note(f"note: {text}")
         return model, model.config.n_layers
 
     def random(shape):
@@ -101,17 +99,18 @@ def measure_points(wanted, core, vs_cpu, board=None):
         start = time.monotonic()
         reports.append(dict(shape=name, type=kind, **measure(*built, memory, context, core, vs_cpu, board)))
         if len(wanted) > 1:
-            print(f"{i + 1}/{len(wanted)}: {table(reports[-1])[0]} ({time.monotonic() - start:.0f} s)", file=sys.stderr, flush=True)
+            note(f"{i + 1}/{len(wanted)}: {table(reports[-1])[0]} ({time.monotonic() - start:.0f} s)")
     return reports
 
 
 def main(argv=None):
     """The command line; returns the exit status."""
-    p = argparse.ArgumentParser(prog="litellama bench", description="Measure decoding on the simulated SoC.")
+    p = Parser(prog="litellama bench", description="Measure decoding on the simulated SoC.")
     what = p.add_mutually_exclusive_group()
     what.add_argument("--model", metavar="NAME|FILE", help="a model (default: default)")
     what.add_argument("--shape", metavar="SHAPE", help=f"random weights: {', '.join(SHAPES)}, or NAME:dim,hidden,layers,heads,kv_heads,"
         "head_dim,vocab")
+    p.add_argument("--tokenizer", metavar="FILE", help="tokenizer.bin of a llama2.c checkpoint (default: the one beside it)")
     p.add_argument("--type", choices=TYPES, default="q4_0", help="of a shape's matrices; q4_1: with a Q8_0 head (default %(default)s)")
     p.add_argument("--layers", type=int, help="layers of a shape that are built and measured (default: 2, which tells a large model's "
         "share to 1 %%; 8: to 0.1 %%)")
@@ -127,6 +126,7 @@ def main(argv=None):
     p.add_argument("--plot", metavar="FILE", help="draw roofline, port widths and contexts to FILE (.png, .svg, .pdf)")
     args  = p.parse_args(argv)
     check(args.shape or args.layers is None, "--layers needs --shape: a model is measured whole")
+    check(not (args.shape and args.tokenizer), "--tokenizer is of a model, --shape has none")
     if args.plot:
         check_file(args.plot)
     board   = find_board(args.board) if args.board else None
@@ -137,9 +137,10 @@ def main(argv=None):
     reports = measure_points(points(args), core, args.vs_cpu, board)
     if args.plot:
         draw(reports, args.plot)
-        print(f"{args.plot}: {len(reports)} points", file=sys.stderr)
+        note(f"{args.plot}: {len(reports)} points")
     if args.json:
-        print(json.dumps(reports if listed else reports[0]))
+        say_json(reports if listed else reports[0])
     else:
-        print("\n".join(line for report in reports for line in table(report)))
+        for line in (line for report in reports for line in table(report)):
+            say(line)
     return 0

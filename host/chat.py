@@ -4,8 +4,11 @@ else plain."""
 
 import sys
 
-HELP  = "/clear: start a new conversation   /help: this   /quit or Ctrl-D: leave   Ctrl-C: stop the answer"
-QUIT  = ("/quit", "/exit", "/bye")
+from .console import named_input, nearest, note, tell, utf8
+
+HELP     = "/clear: start a new conversation   /help: this   /quit or Ctrl-D: leave   Ctrl-C: stop the answer   //: a message that begins with /"
+QUIT     = ("/quit", "/exit", "/bye")
+COMMANDS = ("/clear", "/help", *QUIT)
 
 
 def _reader():
@@ -16,15 +19,12 @@ def _reader():
             from prompt_toolkit.history import InMemoryHistory
         except ImportError:
             return _plain("> ")
-        prompt = PromptSession(history=InMemoryHistory())
+        prompt = PromptSession(history=InMemoryHistory(), enable_suspend=True)   # (Ctrl-Z.)
         def read():
-            while True:
-                try:
-                    return prompt.prompt("> ")
-                except KeyboardInterrupt:
-                    continue   # Drops the line, not the chat.
-                except EOFError:
-                    return None
+            try:
+                return prompt.prompt("> ")
+            except EOFError:
+                return None
         return read
     return _plain("> " if sys.stdin.isatty() else "")
 
@@ -32,42 +32,60 @@ def _reader():
 def _plain(mark):
     def read():
         if mark:
-            print(mark, end="", file=sys.stderr, flush=True)
+            tell(mark)
         try:
-            line = sys.stdin.readline()
+            with named_input():
+                line = sys.stdin.readline()
         except KeyboardInterrupt:
-            return None
+            if mark:
+                raise
+            return None   # Nobody is there who could go on.
         return line.rstrip("\n") if line else None
     return read
+
+
+def _command(session, line):
+    """Do what a line that begins with / asks for; True if that is to leave."""
+    name, *rest = line.split(maxsplit=1)
+    if name not in COMMANDS:
+        note(f"there is no command {name}{nearest(name, COMMANDS)} {HELP}")
+    elif rest:
+        note(f"{name} stands alone, nothing was done. {HELP}")
+    elif name in QUIT:
+        return True
+    elif name == "/clear":
+        session.clear()
+        note("a new conversation")
+    else:
+        note(HELP)
+    return False
+
+
+def _turn(session, line, answer):
+    """Do what `line` asks for; True if that is to leave."""
+    utf8(line, "the line")
+    if line.startswith("/") and not line.startswith("//"):
+        return _command(session, line)
+    if line:
+        answer(line.removeprefix("/"))
+    return False
 
 
 def repl(session, answer):
     """Read, answer(line), repeat, until the end of the input or /quit; returns the exit status 0.
 
-    What goes wrong in one turn (context full, device lost) is said in a line, and the chat goes on.
+    What goes wrong in one turn (context full, device lost) is said in a line, and the chat goes on. So it does after Ctrl-C, which
+    drops what is being typed or, where the device does not catch it, the turn.
     """
-    from .cli import note, write
     read = _reader()
     if sys.stdin.isatty():
         note(f"{session.model.meta.get('name') or 'model'} on {session.device.name}. {HELP}")
-    while (line := read()) is not None:
-        line = line.strip()
-        if not line:
-            continue
-        if line in QUIT:
-            break
-        if line == "/clear":
-            session.clear()
-            note("a new conversation")
-        elif line == "/help":
-            note(HELP)
-        elif line.startswith("/") and " " not in line:
-            note(f"there is no command {line}. {HELP}")
-        else:
-            try:
-                answer(line)
-            except ValueError as e:
-                note(f"litellama: {' '.join(str(e).split())}")
-            except KeyboardInterrupt:   # Between two tokens, where the device does not catch it.
-                write("\n")
-    return 0
+    while True:
+        try:
+            line = read()
+            if line is None or _turn(session, line.strip(), answer):
+                return 0
+        except ValueError as e:
+            note(f"litellama: {' '.join(str(e).split())}")
+        except KeyboardInterrupt:
+            tell("\n")

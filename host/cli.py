@@ -2,17 +2,21 @@
 """The command line `litellama`: text on stdout, statistics on stderr, errors in one line with exit status 1 (2 for wrong
 usage)."""
 
-import argparse
 import contextlib
-import json
 import os
 import secrets
+import signal
 import sys
+import threading
+import traceback
 
 from ..accel import image
 from ..accel.config import check
 from ..firmware.constants import REPEAT_LAST_MAX
+from . import console
+from .console import Parser, note, write
 from .devices import open_device
+from .devices.base import MAX_TOKENS
 from .fetch import SOURCES, fetch_again
 from .importers import load_model, resolve
 from .progress import Progress
@@ -27,17 +31,9 @@ SELFTEST_BYTES  = 1 << 18   # Seconds in simulation.
 SELFTEST_TOKENS = 8
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse, with wrong usage told in one line."""
-
-    def error(self, message):
-        """Leave with status 2."""
-        self.exit(2, f"{self.prog}: {message} ({self.prog} --help explains)\n")
-
-
 def parser():
     """The argument parser; `call` of what it gives is the sub-command's function."""
-    p   = _Parser(prog="litellama", description="Chat with a Llama-family model on a LiteX core.")
+    p   = Parser(prog="litellama", description="Chat with a Llama-family model on a LiteX core.")
     sub = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = sub.add_parser("run", help="print the continuation of a prompt")
     run.add_argument("prompt", metavar="PROMPT", help="text to continue; empty: start from nothing")
@@ -68,8 +64,7 @@ def parser():
     convert = sub.add_parser("convert", help="write a model image from a GGUF file, Hugging Face folder or "
         "llama2.c checkpoint")
     convert.add_argument("source", metavar="SOURCE", help="model name, file or folder")
-    convert.add_argument("--tokenizer", metavar="FILE",
-        help="tokenizer.bin of a llama2.c checkpoint (default: the one beside it)")
+    _tokenizer_option(convert)
     convert.add_argument("--type", choices=(*TYPES, "keep"), default="keep",
         help="type of all matrices; keep (default): quantised ones as they are, floats become q8_0")
     convert.add_argument("--head-type", choices=(*TYPES, "keep"),
@@ -77,12 +72,14 @@ def parser():
     convert.add_argument("-o", dest="output", metavar="IMAGE", required=True, help="file to write")
     boot = sub.add_parser("boot-files", help="files from which LiteX's BIOS boots model and firmware: SD card, TFTP server")
     boot.add_argument("source", metavar="SOURCE", help="model name, file or folder")
+    _tokenizer_option(boot)
     boot.add_argument("--build", metavar="DIR", required=True, help="output folder of `litellama build`")
     boot.add_argument("-o", dest="output", metavar="DIR", required=True, help="folder to write them to")
     fetch = sub.add_parser("fetch", help="download a known model, once")
     fetch.add_argument("name", metavar="NAME", choices=SOURCES, help=", ".join(f"{s.name}: {s.about}" for s in SOURCES.values()))
     inspect = sub.add_parser("inspect", help="describe a model image (or model file)")
     inspect.add_argument("source", metavar="IMAGE")
+    _tokenizer_option(inspect)
     score = sub.add_parser("score", help="log-probability and perplexity of a text")
     score.add_argument("textfile", metavar="TEXTFILE", help="UTF-8 text; -: standard input")
     _model_options(score, "reference", "reference or float")
@@ -107,14 +104,14 @@ def _model_options(p, device, devices="sim, reference, or what pyserial opens (/
     p.add_argument("--model", metavar="NAME|FILE", default="default",
         help=f"default, {', '.join(SOURCES)} (downloaded on first use), or an image, GGUF file, Hugging Face folder or llama2.c "
         "checkpoint")
+    _tokenizer_option(p)
     p.add_argument("--device", metavar="DEV", default=device, help=f"{devices} (default {device})")
     if device == "sim":
         p.add_argument("--baudrate", metavar="N", type=int, help=f"of a serial line, as the board was built for (default {BAUDRATE})")
 
 
-def note(text):
-    """One line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+def _tokenizer_option(p):
+    p.add_argument("--tokenizer", metavar="FILE", help="tokenizer.bin of a llama2.c checkpoint (default: the one beside it)")
 
 
 def open_model(name, tokenizer=None, type=None, head=None):
@@ -127,9 +124,8 @@ def open_model(name, tokenizer=None, type=None, head=None):
 
 def sampling(args):
     """SamplerParams of the arguments; ValueError names what is out of range, of --tokens and --stop too."""
-    if args.tokens < 1:
-        raise ValueError(f"--tokens is {args.tokens}, must be at least 1")
-    StopText(args.stop)   # Refuses wrong ones before anything is loaded.
+    check(1 <= args.tokens <= MAX_TOKENS, f"--tokens is {args.tokens}, must be 1 to {MAX_TOKENS}")
+    StopText([console.utf8(text, "--stop") for text in args.stop])   # Refuses wrong ones before anything is loaded.
     seed = secrets.randbits(32) if args.seed is None else args.seed
     return SamplerParams(args.temperature, args.top_k, args.top_p, seed, args.min_p, args.repeat_penalty, args.repeat_last_n)
 
@@ -137,8 +133,10 @@ def sampling(args):
 def statistics(reply, params):
     """The line about a Reply that goes to stderr."""
     t     = reply.timings
-    parts = [f"{t.prompt_tokens} prompt tokens in {t.prompt_seconds:.2f} s", f"{len(reply.token_ids)} tokens",
-        f"{t.tokens_per_second:.1f} tokens/s"]
+    parts = [f"{t.prompt_tokens} prompt tokens in {t.prompt_seconds:{'.2f' if t.prompt_seconds >= 1 else '.2g'}} s",
+        f"{len(reply.token_ids)} tokens"]
+    if reply.token_ids:
+        parts.append(f"{t.tokens_per_second:.1f} tokens/s")
     if t.decode_cycles_per_token is not None:
         parts += [f"{t.decode_cycles_per_token:.0f} cycles/token", f"{reply.wall_seconds:.1f} s here"]
     if t.mbu is not None:
@@ -148,20 +146,11 @@ def statistics(reply, params):
     return f"[{', '.join(parts)}, {reply.finish_reason}]"
 
 
-def write(text):
-    """Model text to stdout at once. On a terminal, control characters are left out: a model must not move the cursor."""
-    if sys.stdout.isatty():
-        text = "".join(c for c in text if c in "\n\t" or c.isprintable() or ord(c) > 0x9F)
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
 @contextlib.contextmanager
 def open_session(args):
     """Session of --model and --device; the device is closed at the end."""
-    model = open_model(args.model)
-    with open_device(args.device, args.baudrate) as device:
-        yield Session(device, model, on_load=Progress("model bytes sent"))
+    with open_device(args.device, args.baudrate) as device:   # First: it is refused at once, a model may be a long download.
+        yield Session(device, open_model(args.model, args.tokenizer), on_load=Progress("model bytes sent"))
 
 
 def answer(session, args, params, text, chat, speak=write):
@@ -189,6 +178,7 @@ def answer(session, args, params, text, chat, speak=write):
 def _run(args):
     """Sub-command run."""
     params = sampling(args)
+    console.utf8(args.prompt, "the prompt")
     if args.context_shift and not args.chat:
         raise ValueError("--context-shift is for conversations, it needs --chat")
     with open_session(args) as session:
@@ -196,7 +186,7 @@ def _run(args):
     if args.json:
         report = dict(text=reply.text, token_ids=reply.token_ids, prompt_token_ids=reply.prompt_token_ids,
             finish_reason=reply.finish_reason, model=args.model, device=args.device, timings=reply.timings.as_dict())
-        print(json.dumps(report, ensure_ascii=False))
+        console.say_json(report)
     return 130 if reply.finish_reason == "abort" else 0
 
 
@@ -225,7 +215,7 @@ def _convert(args):
 def _boot_files(args):
     """Sub-command boot-files."""
     from .boot_files import write_boot_files
-    model = open_model(args.source)
+    model = open_model(args.source, args.tokenizer)
     for path in write_boot_files(image.write_image(model), model.config, args.build, args.output):
         note(f"{path}: {path.stat().st_size} bytes")
 
@@ -238,32 +228,34 @@ def _fetch(args):
 def _inspect(args):
     """Sub-command inspect."""
     from .inspect_image import describe
-    print("\n".join(describe(resolve(args.source))))
+    for text in describe(resolve(args.source), args.tokenizer):
+        console.say(text)
 
 
 def _score(args):
     """Sub-command score."""
     from .score import score_text
     if args.textfile == "-":
-        data = sys.stdin.buffer.read()
+        data = console.read_bytes()
     else:
         with open(args.textfile, "rb") as f:
             data = f.read()
-    s = score_text(open_model(args.model), data.decode("utf-8"), args.device)
+    s = score_text(open_model(args.model, args.tokenizer), data.decode("utf-8"), args.device)
     if args.json:
-        print(json.dumps(dict(tokens=len(s.token_ids), nll=s.nll, perplexity=s.perplexity, token_ids=s.token_ids,
-            logprobs=[round(float(p), 6) for p in s.logprobs], model=args.model, device=args.device)))
+        console.say_json(dict(tokens=len(s.token_ids), nll=s.nll, perplexity=s.perplexity, token_ids=s.token_ids,
+            logprobs=[round(float(p), 6) for p in s.logprobs], model=args.model, device=args.device))
     else:
-        print(f"tokens {len(s.token_ids)}\nnll {s.nll:.4f}\nperplexity {s.perplexity:.4f}")
+        for text in (f"tokens {len(s.token_ids)}", f"nll {s.nll:.4f}", f"perplexity {s.perplexity:.4f}"):
+            console.say(text)
 
 
 def _selftest(args):
     """Sub-command selftest."""
     from .selftest import report, selftest
-    check(args.bytes == "all" or args.bytes.isdigit(), f"--bytes is {args.bytes!r}, must be a number or all")
-    model = open_model(args.model)
+    check(args.bytes == "all" or args.bytes.isdecimal(), f"--bytes is {args.bytes!r}, must be a number or all")
+    n_bytes = None if args.bytes == "all" else int(args.bytes)
     with open_device(args.device, args.baudrate) as device:
-        n_bytes = None if args.bytes == "all" else int(args.bytes)
+        model = open_model(args.model, args.tokenizer)
         return report(selftest(device, model, n_bytes, args.tokens, Progress("model bytes sent")), args.json)
 
 
@@ -271,8 +263,9 @@ def _forward(name, argv):
     """doctor, bench and build parse their own arguments."""
     try:
         if name == "doctor":
-            from .doctor import main as command
-        elif name == "bench":
+            from .doctor import main as doctor
+            return doctor(argv, console.say, Parser)
+        if name == "bench":
             from .bench import main as command
         else:
             from ..soc.build import main as command
@@ -281,19 +274,46 @@ def _forward(name, argv):
     return command(argv)
 
 
+@contextlib.contextmanager
+def _ended_by_signals():
+    """While inside, SIGTERM and a closed terminal end the program as an error does: what it began is tidied up."""
+    def end(number, frame):
+        sys.exit(128 + number)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]   # (Not under nohup.)
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _command(argv):
+    """Do what the arguments ask for; the exit status."""
+    if argv[:1] in (["doctor"], ["bench"], ["build"]):
+        return _forward(argv[0], argv[1:])
+    args = parser().parse_args(argv)
+    return args.call(args)
+
+
 def main(argv=None):
     """Run the command line; returns the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    console.open_streams()
     try:
-        if argv[:1] in (["doctor"], ["bench"], ["build"]):
-            return _forward(argv[0], argv[1:]) or 0
-        args = parser().parse_args(argv)
-        return args.call(args) or 0
+        with _ended_by_signals():
+            try:
+                return _command(argv) or 0
+            finally:
+                console.finish()
     except BrokenPipeError:   # The reader of our output left: say nothing more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        pass
     except KeyboardInterrupt:
-        note("")
+        console.tell("\n")
         return 130
     except UnicodeDecodeError as e:
         note(f"litellama: the text is not UTF-8: byte {e.start}")
@@ -301,6 +321,11 @@ def main(argv=None):
         note(f"litellama: {e.filename + ': ' if isinstance(e.filename, str) else ''}{e.strerror or e}")
     except (ValueError, ImportError) as e:
         note(f"litellama: {' '.join(str(e).split())}")
+    except MemoryError:
+        note("litellama: there is not enough memory for this")
+    except Exception as e:   # Ours to mend: one line, with the place.
+        at = traceback.extract_tb(e.__traceback__)[-1]
+        note(f"litellama: a fault of this program: {type(e).__name__}: {' '.join(str(e).split())} ({at.filename}:{at.lineno})")
     return 1
 
 

@@ -5,6 +5,7 @@ Standard library only, no other module of the package: setup.sh runs this file b
 (`python3 -I host/doctor.py --debian`), so the list of Debian packages stands here and nowhere else.
 """
 
+import argparse
 from dataclasses import dataclass
 from importlib import metadata, util
 import os
@@ -81,22 +82,24 @@ def doctor():
     return checks + list(packages.values())
 
 
-def main(argv=None):
-    """Print the table; 0 if nothing that is required is missing, 1 otherwise."""
-    argv = sys.argv[1:] if argv is None else argv
-    if argv == ["--debian"]:
-        print("\n".join(debian_missing()))
-        return 0
-    if argv == ["--debian-wished"]:
-        print("\n".join(debian_missing(WISHED)))
+def main(argv=None, say=print, parser=argparse.ArgumentParser):
+    """Say the table, line by line; 0 if nothing that is required is missing, 1 otherwise."""
+    p = parser(prog="litellama doctor", description="What is needed, what of it was found, and how to install the rest. "
+        "Status 1 if something that is required is missing.")
+    p.add_argument("--debian", action="store_true", help="only the Debian packages that are missing, for set-up")
+    p.add_argument("--debian-wished", action="store_true", help="only those that are missing and better to have")
+    args = p.parse_args(argv)
+    if args.debian or args.debian_wished:
+        for package in debian_missing() if args.debian else debian_missing(WISHED):
+            say(package)
         return 0
     checks = doctor()
     width  = max(len(c.name) for c in checks)
     for c in checks:
         state = "found  " if c.found else "MISSING" if c.required else "absent "
-        print(f"{c.name:{width}}  {state}  {c.found or c.fix + '  (for ' + c.purpose + ')'}")
+        say(f"{c.name:{width}}  {state}  {c.found or c.fix + '  (for ' + c.purpose + ')'}")
     missing = [c.name for c in checks if c.required and not c.found]
-    print(f"{len(missing)} missing: {', '.join(missing)}" if missing else "Nothing is missing.")
+    say(f"{len(missing)} missing: {', '.join(missing)}" if missing else "Nothing is missing.")
     return 1 if missing else 0
 
 

@@ -18,6 +18,7 @@ import zlib
 from ..accel import image
 from ..accel.config import check
 from ..soc.cache import cache_folder, cached, digest, locked
+from .console import note
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,6 @@ _NO_NETWORK = ("NewConnectionError", "Failed to establish", "Temporary failure i
 _NO_SPACE = ("No space left", "Errno 28", "Disk quota")
 
 
-def tell(text):
-    """One line on stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def image_path(source):
     """Where the image of `source` is, once fetched."""
     return cache_folder()/f"model-{source.key}"/f"{source.name}.img"
@@ -64,7 +60,7 @@ def file_path(source):
     return image_path(source).with_suffix(".gguf")
 
 
-def fetch(name, say=tell):
+def fetch(name, say=note):
     """Path (str) of the image of model `name`, downloaded and converted if it is not in the cache; `say` is told before.
     ValueError says what failed; nothing is left behind then."""
     check(name in SOURCES, f"no model is called {name!r}, known are {', '.join(SOURCES)}")
@@ -75,7 +71,7 @@ def fetch(name, say=tell):
         raise ValueError(f"cannot keep {name} in {path.parent}: {e.strerror or e}") from None
 
 
-def fetch_file(name, say=tell):
+def fetch_file(name, say=note):
     """Path (str) of the model file (GGUF) of model `name`, whose hash was checked; where it is missing or damaged it is downloaded
     again, and `say` is told."""
     folder = Path(fetch(name, say)).parent
@@ -92,7 +88,7 @@ def fetch_file(name, say=tell):
     return str(path)
 
 
-def fetch_again(name, say=tell):
+def fetch_again(name, say=note):
     """As `fetch`, but an image or model file in the cache that cannot be read (a damaged disk, an interrupted copy) is replaced."""
     from .importers import load_model
     path = fetch(name, say)

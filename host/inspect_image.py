@@ -17,9 +17,9 @@ def matrices(model):
     yield "classifier", 0, model.classifier
 
 
-def describe(path):
-    """Lines that describe the model file `path`; ValueError if it is none."""
-    model, notes = load_model(path)
+def describe(path, tokenizer=None):
+    """Lines that describe the model file `path` (tokenizer: see load_model); ValueError if it is none."""
+    model, notes = load_model(path, tokenizer)
     c, t   = model.config, Tokenizer.from_bytes(model.tokenizer)
     types  = Counter((kind, image.TYPE_NAMES[w.type]) for kind, _, w in matrices(model))
     data   = b""

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Progress on stderr: on a terminal a line that is rewritten and wiped, elsewhere now and then a line of a log."""
 
+import os
 import sys
 import time
+
+from .console import tell
 
 TERMINAL_SECONDS = 0.5    # Without anything shown, until the line appears or is rewritten.
 LOG_SECONDS      = 30.0   # From one line of a log to the next.
@@ -25,7 +28,8 @@ class Progress:
     """
 
     def __init__(self, what, max_tokens=None):
-        self.what, self.max_tokens, self.terminal = what, max_tokens, sys.stderr.isatty()
+        self.what, self.max_tokens = what, max_tokens
+        self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.start  = self.last = time.monotonic()
         self.origin = self.done = 0   # Units done at self.start, and now.
         self.shown  = self.behind_text = False
@@ -61,13 +65,13 @@ class Progress:
         if self.terminal:
             self.shown = True
             line = f"{_BEGIN}{'  ' if self.behind_text else ''}{line}{_END}"
-        print(line, end="" if self.terminal else "\n", file=sys.stderr, flush=True)
+        tell(line + ("" if self.terminal else "\n"))
 
     def wipe(self):
         """Remove the line from the terminal, for text to follow or because all is done."""
         if self.shown:
             self.shown = False
-            print(_WIPE, end="", file=sys.stderr, flush=True)
+            tell(_WIPE)
 
     def before(self, write):
         """Function that wipes the line, then calls write(text)."""

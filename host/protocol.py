@@ -9,16 +9,14 @@ answers it a second time, and does not run it again.
 from collections import namedtuple
 import contextlib
 import random
-import signal
 import struct
-import threading
 import time
 from types import SimpleNamespace
 import zlib
 
 from ..accel.config import UNIT_BYTES, check
 from ..firmware import constants as c
-from .devices.base import DeviceError
+from .devices.base import DeviceError, first_interrupt
 
 Frame = namedtuple("Frame", "type sequence payload")
 
@@ -146,28 +144,6 @@ def open_port(url, baudrate=BAUDRATE):
     with contextlib.suppress(AttributeError, ValueError, OSError):   # Not all can.
         port.set_low_latency_mode(True)   # Of USB adapters: they hold an answer back for 16 ms otherwise, longer than a fast request takes.
     return port
-
-
-@contextlib.contextmanager
-def _sigint():
-    """While inside, the first SIGINT (Ctrl-C) interrupts nothing, so that no byte is lost; the function that this gives tells whether
-    it has come. The second raises KeyboardInterrupt. Outside the main thread: no effect."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
-        yield lambda: False
-        return
-    seen = False
-
-    def note(number, frame):
-        nonlocal seen
-        if seen:
-            raise KeyboardInterrupt
-        seen = True
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: seen
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _is(error, *names):
@@ -373,7 +349,7 @@ class Client:
                 abort()
 
         try:
-            with _sigint() as interrupted:
+            with first_interrupt() as interrupted:
                 self.poll = poll
                 done = unpack(c.DONE_FIELDS, self.request(type, payload, handle))
         finally:

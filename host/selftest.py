@@ -11,7 +11,6 @@ answer:   greedy tokens and their logits, bit by bit those of accel.numerics.
 counters: the last pass's stages add up to its cycles, and it read the whole weight stream.
 """
 
-import json
 import struct
 import zlib
 
@@ -22,6 +21,7 @@ from ..accel.config import UNIT_BYTES, ceil_div, check
 from ..accel.counters import COUNTERS, STAGES
 from ..accel.scan import signature
 from ..firmware.constants import PATTERN_ADDRESS, PATTERN_CONSTANT, PATTERN_MIXED
+from .console import say, say_json
 from .devices.base import DeviceError
 from .devices.serial import SerialDevice
 
@@ -155,13 +155,13 @@ def report(results, as_json):
     results = [_say(name, wrong, as_json) for name, wrong in results]
     failed  = sum(bool(wrong) for _, wrong in results)
     if as_json:
-        print(json.dumps(dict(passed=not failed, tests=[dict(name=name, wrong=wrong) for name, wrong in results])))
+        say_json(dict(passed=not failed, tests=[dict(name=name, wrong=wrong) for name, wrong in results]))
     else:
-        print(f"{failed} of {len(results)} tests failed" if failed else f"all {len(results)} tests passed")
+        say(f"{failed} of {len(results)} tests failed" if failed else f"all {len(results)} tests passed")
     return 1 if failed else 0
 
 
 def _say(name, wrong, as_json):
     if not as_json:
-        print(f"{'FAILED' if wrong else 'ok':7}{name}{': ' + wrong if wrong else ''}", flush=True)
+        say(f"{'FAILED' if wrong else 'ok':7}{name}{': ' + wrong if wrong else ''}")
     return name, wrong

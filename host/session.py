@@ -106,7 +106,9 @@ class Session:
         """Continue the text `prompt` (empty: from BOS alone), forgetting what was before: a Reply."""
         t = self.tokenizer
         self.clear()
-        return self._generate(self._with_bos(t.encode(prompt)) or [t.bos], params, max_tokens, stop, on_text, on_progress)
+        ids = self._with_bos(t.encode(prompt)) or [t.bos]
+        check(len(ids) <= self.device.context, f"the prompt has {len(ids)} tokens, the context holds {self.device.context}: shorten it")
+        return self._generate(ids, params, max_tokens, stop, on_text, on_progress)
 
     def ask(self, content, params, max_tokens, on_text=None, on_progress=None, stop=(), shift=False):
         """One turn of chat: a Reply. If it fails before anything was sampled, the message is not part of the
@@ -118,10 +120,12 @@ class Session:
         text, ids = self._prompt(messages)
         if shift and len(ids) > context:
             messages, text, ids = self._shortened(messages, room)
-            check(len(ids) <= context, f"the message alone has {len(ids)} tokens with what the template adds, the context holds "
-                f"{context}")
-        check(len(ids) <= context, f"the conversation has {len(ids)} tokens, the context holds {context}: /clear starts a new "
-            "one, --context-shift drops the oldest turns")
+        if len(ids) > context:
+            alone = len(self._shortened(messages, context)[2])
+            check(alone <= context, f"the message alone has {alone} tokens with what the template adds, the context holds {context}: "
+                "shorten it, or send it in parts")
+            raise ValueError(f"the conversation has {len(ids)} tokens, {alone} of them with this message, the context holds {context}: "
+                "/clear starts a new one, --context-shift drops the oldest turns")
 
         def go_on(sampled):
             nonlocal messages, text

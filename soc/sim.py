@@ -21,9 +21,9 @@ import os
 from pathlib import Path
 import re
 import shutil
+import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 from ..accel.config import CoreConfig
@@ -224,10 +224,19 @@ def build_firmware(build, source=None, target="fw.bin"):
     return folder/target
 
 
-class Simulator:
-    """A running simulator, as a context manager. It ends with the `with` block, and with this process however that ends.
+def _unnamed(name, data=b""):
+    """File in memory with `data`: no folder has it, and it ends with the processes that hold it."""
+    file = os.fdopen(os.memfd_create(f"litellama-{name}"), "w+b")
+    file.write(data)
+    file.flush()
+    return file
 
-    build: SimBuild. firmware, image: files for the DRAM. rx_gap_cycles: least distance of characters to the SoC.
+
+class Simulator:
+    """A running simulator, as a context manager. It ends with the `with` block, and with this process however that ends; no file is
+    left behind then. Ctrl-C is not for it: it stands in the terminal's foreground group, so that Ctrl-Z stops and `fg` continues both.
+
+    build: SimBuild. firmware: file for the DRAM. image: the same, or bytes. rx_gap_cycles: least distance of characters to the SoC.
     url: its UART for pyserial's serial_for_url, `port` the same as a number. cycles, seconds (of CPU time): once stopped.
     """
     def __init__(self, build, firmware, image=None, rx_gap_cycles=100, max_cycles=None):
@@ -235,9 +244,14 @@ class Simulator:
         self.cycles  = None
         self.seconds = None
         self.port    = None
-        self._arguments = [f"+firmware={Path(firmware).absolute()}", f"+rx_gap={rx_gap_cycles}", "+control"]
+        self._arguments = [f"+firmware={Path(firmware).absolute()}", f"+rx_gap={rx_gap_cycles}", "+control",
+            f"+image_offset={build.image_offset}"]
+        self._image = None
+        if isinstance(image, bytes):   # Read by way of this process: the simulator does not keep it.
+            self._image, image = _unnamed("image", image), None
+            self._arguments.append(f"+image=/proc/{os.getpid()}/fd/{self._image.fileno()}")
         if image:
-            self._arguments += [f"+image={Path(image).absolute()}", f"+image_offset={build.image_offset}"]
+            self._arguments.append(f"+image={Path(image).absolute()}")
         if max_cycles is not None:
             self._arguments += [f"+max_cycles={max_cycles}"]
 
@@ -247,14 +261,21 @@ class Simulator:
         return f"socket://127.0.0.1:{self.port}"
 
     def __enter__(self):
-        self._log     = tempfile.NamedTemporaryFile(prefix="litellama-sim-", suffix=".log")
-        self._process = subprocess.Popen([self.build.binary, *self._arguments], cwd=self.build.binary.parent,
-            stdin=subprocess.PIPE, stdout=self._log, stderr=subprocess.STDOUT)
+        self._log = _unnamed("log")
+        before    = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])   # What is blocked is inherited.
         try:
-            self.port = int(self._wait_for(r"^uart socket://127\.0\.0\.1:(\d+)$", seconds=60).group(1))
+            self._process = subprocess.Popen([self.build.binary, *self._arguments], cwd=self.build.binary.parent,
+                stdin=subprocess.PIPE, stdout=self._log, stderr=subprocess.STDOUT)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            self.port = int(self._wait_for(r"^uart socket://127\.0\.0\.1:(\d+)$", seconds=60).group(1))   # Files were read before.
         except BaseException:
             self.stop()
             raise
+        finally:
+            if self._image:
+                self._image.close()
         return self
 
     def __exit__(self, *_):
@@ -274,7 +295,7 @@ class Simulator:
 
     def output(self):
         """What the simulator itself (not the SoC) has printed so far."""
-        return Path(self._log.name).read_text(errors="replace")
+        return os.pread(self._log.fileno(), os.fstat(self._log.fileno()).st_size, 0).decode(errors="replace")
 
     def alive(self):
         """Whether it runs (or pauses)."""

@@ -248,10 +248,17 @@ def test_a_lost_answer_leaves_the_session_usable():
 
 
 def test_full_context_is_told_and_leaves_the_session_usable():
+    """What does not fit is told in numbers of tokens, with what helps: another conversation, or a shorter message."""
     device = ScriptedDevice([50, 2], [51, 2], context=40)
     s      = Session(device, chat_model())
     s.ask("a", GREEDY, 9)
-    with pytest.raises(ValueError, match="/clear"):
+    def head(n):
+        return 1 + len(s.tokenizer.encode("user\n" + "b"*n)) + 1 + len(s.tokenizer.encode("\n")) + 1 + len(s.tokenizer.encode("assistant\n"))
+    alone, whole = head(15), len(s.tokens) + len(s.tokenizer.encode("\n")) + head(15)
+    assert alone < 40 < whole
+    with pytest.raises(ValueError, match=f"conversation has {whole} tokens, {alone} of them with this message, the context holds 40: /clear"):
+        s.ask("b" * 15, GREEDY, 9)
+    with pytest.raises(ValueError, match=f"the message alone has {head(60)} tokens .* the context holds 40: shorten it"):
         s.ask("b" * 60, GREEDY, 9)
     assert len(s.messages) == 2
     s.clear()
@@ -263,7 +270,7 @@ def test_full_context_after_a_restart_leaves_the_session_usable():
     other  = "{% if messages[-1].content | length > 30 %}x{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"
     s      = Session(device, chat_model(template=other))
     s.ask("a", GREEDY, 9)
-    with pytest.raises(ValueError, match="/clear"):
+    with pytest.raises(ValueError, match="shorten it"):
         s.ask("b" * 60, GREEDY, 9)
     assert s.ask("c", GREEDY, 9).token_ids == [51, 2] and len(s.messages) == 4
 
@@ -319,7 +326,7 @@ def test_chat_transcript(litellama, model_file, monkeypatch):
 def test_chat_ends_with_its_input_and_survives_errors(litellama, model_file, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("x" * 500 + "\nword2"))
     status, out, err = litellama("chat", "--model", model_file, "--device", "float", "--tokens", 5)
-    assert status == 0 and "/clear starts a new one" in err and err.count("tokens/s") == 1
+    assert status == 0 and "context holds 96: shorten it" in err and err.count("tokens/s") == 1
 
 
 def test_terminal_output_has_no_control_characters(monkeypatch):

@@ -9,23 +9,49 @@ the cache. So a session's device tokens are always a prefix of the session's own
 """
 
 from abc import ABC, abstractmethod
+import contextlib
 from dataclasses import dataclass, field, fields
+import signal
+import threading
 
 from ...accel.config import check
 from ...firmware.constants import STOP_MAX
 
 STOP, LENGTH, ABORT = "stop", "length", "abort"   # Finish reasons.
+MAX_TOKENS = 2**32 - 1   # Of one answer: a word of the protocol.
 
 
 class DeviceError(ValueError):
     """The device cannot do what was asked, or does not answer as agreed: one line for the user."""
 
 
+@contextlib.contextmanager
+def first_interrupt():
+    """While inside, the first SIGINT (Ctrl-C) interrupts nothing, so that no byte is lost and no import or computation is left half
+    done; the function that this gives tells whether it has come. The second raises KeyboardInterrupt. Outside the main thread: no
+    effect."""
+    seen = False
+
+    def note(number, frame):
+        nonlocal seen
+        if seen:
+            raise KeyboardInterrupt
+        seen = True
+
+    here   = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not None
+    before = signal.signal(signal.SIGINT, note) if here else None
+    try:
+        yield lambda: seen
+    finally:
+        if here:
+            signal.signal(signal.SIGINT, before)
+
+
 @dataclass
 class Timings:
     """Duration of one generate.
 
-    prompt_tokens:  tokens fed before the first was sampled. prompt_seconds, prompt_cycles: time of these.
+    prompt_tokens:  tokens fed before the first was sampled (or before the prompt was interrupted). prompt_seconds, prompt_cycles: time of these.
     decode_tokens:  tokens sampled after the first (each is one more pass). decode_seconds, decode_cycles: time of these.
     Seconds are the device's own: cycles by its clock on gateware, wall time elsewhere. Cycles are None without gateware.
     pass_cycles: those of decode_cycles in which a pass ran; the rest is the firmware's. None where unknown.
@@ -126,12 +152,12 @@ class Device(ABC):
         """ValueError unless `tokens` fit: for implementations to call first."""
         check(self.model is not None, f"device {self.name} has no model loaded")
         check(len(tokens) >= 1, "no tokens to feed: at least one is needed")
-        check(max_tokens >= 1, f"max_tokens is {max_tokens}, must be at least 1")
+        check(1 <= max_tokens <= MAX_TOKENS, f"max_tokens is {max_tokens}, must be 1 to {MAX_TOKENS}")
         check(len(stop_ids) <= STOP_MAX, f"{len(stop_ids)} stop ids, at most {STOP_MAX} are possible")
         bad = [t for t in tokens if not 0 <= t < self.model.config.vocab]
         check(not bad, f"token {bad[0] if bad else 0} is outside the vocabulary of {self.model.config.vocab}")
         check(self.position + len(tokens) <= self.context,
-            f"{self.position} tokens are in the context and {len(tokens)} more were asked for, it holds {self.context}")
+            f"the context holds {self.context} tokens: {self.position} are in it, {len(tokens)} more do not fit")
 
     def close(self):
         """Release what the device holds (connection, process); it cannot be used afterwards."""

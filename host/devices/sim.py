@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The simulated SoC: a Verilator process of our own whose DRAM holds firmware and image, reached over its UART's socket."""
 
-import os
-import tempfile
-
 from ...accel.image import write_image
 from ...soc.memory import get_memory, suited_config
 from ..protocol import Client, open_port
@@ -31,18 +28,13 @@ class SimDevice(SerialDevice):
         build    = build_simulator(self.config, self.memory, **self.options)
         firmware = build_firmware(build)
         self.close()
-        with tempfile.TemporaryDirectory(prefix="litellama-") as folder:
-            path = os.path.join(folder, "image.bin")
-            with open(path, "wb") as f:
-                f.write(write_image(model))
-            self.simulator = Simulator(build, firmware, path).__enter__()
-            self.simulator.resume()
-            try:
-                self.client = Client(open_port(self.simulator.url), _TIMEOUT, retries=0, alive=self.simulator.alive)
-                self._attach(model)   # After its answer the image has been read.
-            except BaseException:
-                self.close()
-                raise
+        self.simulator = Simulator(build, firmware, write_image(model)).__enter__()
+        try:
+            self.client = Client(open_port(self.simulator.url), _TIMEOUT, retries=0, alive=self.simulator.alive)
+            self._attach(model)
+        except BaseException:
+            self.close()
+            raise
         self.simulator.pause()
 
     def reset(self, keep=0):

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...accel import image
 from ...accel.config import check
+from ..console import nearest
 from ..fetch import SOURCES, fetch, fetch_file
 from ..quantise import TYPES
 from ..tokenizer import Tokenizer
@@ -30,6 +31,9 @@ def resolve(name, type=None, head=None):
     load_model; for others than its own a fetched model's file is needed, its image is not enough."""
     if name in SOURCES:
         return fetch(name) if types(type, head) is None else fetch_file(name)
+    known = ("default", *SOURCES)
+    check(name == "default" or os.path.exists(name),
+        f"no such file or model: {name!r}{nearest(name, known) or ','} known models are {', '.join(known)}")
     return default_path() if name == "default" else name
 
 
@@ -65,6 +69,8 @@ def load_model(path, tokenizer=None, type=None, head=None):
     path, type = os.fspath(path), types(type, head)
     data       = None if os.path.isdir(path) else _map(path)
     try:
+        check(tokenizer is None or data is not None and not bytes(data[:8]).startswith((image.MAGIC, b"GGUF")),
+            "this has a tokenizer of its own, --tokenizer is for llama2.c checkpoints")
         if data is None:
             return read_huggingface(path, type, CONTEXT_MAX)
         return _load(data, path, tokenizer, type)
