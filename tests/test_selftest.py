@@ -104,7 +104,7 @@ def test_memory_is_tested_even_if_it_is_too_bad_for_the_model(monkeypatch, capsy
     board = Board(after=read)
     stuck.append(True)
     monkeypatch.setattr(cli, "open_device", lambda name, baudrate: board)
-    monkeypatch.setattr(cli, "open_model", lambda name: random_model(odd_configs()[0][1], seed=4))
+    monkeypatch.setattr(cli, "open_model", lambda *_: random_model(odd_configs()[0][1], seed=4))
     assert cli.main(["selftest", "--bytes", "4096", "--json"]) == 1
     (_, loaded), *memory = [test.values() for test in json.loads(capsys.readouterr().out)["tests"]]
     assert loaded.startswith("device: ") and len(memory) == len(PATTERNS)
@@ -122,7 +122,7 @@ def test_lanes_of_two_signatures():
     (["--tokens", "999"], "--tokens is 999, must be below the context")))
 def test_wrong_arguments(arguments, message, monkeypatch, capsys):
     monkeypatch.setattr(cli, "open_device", lambda name, baudrate: Board())
-    monkeypatch.setattr(cli, "open_model", lambda name: MODEL)
+    monkeypatch.setattr(cli, "open_model", lambda *_: MODEL)
     assert cli.main(["selftest", *arguments]) == 1
     assert message in capsys.readouterr().err
 

@@ -157,7 +157,7 @@ class Device(ABC):
         bad = [t for t in tokens if not 0 <= t < self.model.config.vocab]
         check(not bad, f"token {bad[0] if bad else 0} is outside the vocabulary of {self.model.config.vocab}")
         check(self.position + len(tokens) <= self.context,
-            f"the context holds {self.context} tokens: {self.position} are in it, {len(tokens)} more do not fit")
+            f"{len(tokens)} more tokens do not fit into the context: it holds {self.context}, {self.position} are in use")
 
     def close(self):
         """Release what the device holds (connection, process); it cannot be used afterwards."""
