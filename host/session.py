@@ -90,7 +90,7 @@ class Session:
     @functools.cached_property
     def template(self):
         """ChatTemplate of the model; ValueError if it cannot be used, which plain completion does not mind."""
-        return ChatTemplate(self.model.template, self.tokenizer)
+        return ChatTemplate(self.model.template, self.tokenizer, self.model.meta.get("special_tokens"))
 
     def clear(self):
         """Forget everything said."""

@@ -282,21 +282,6 @@ def test_rows_of_the_embedding_without_a_piece(tmp_path):
     assert t.vocab == VOCAB + 64 and t.decode([VOCAB + 3]) == "" and max(t.encode("".join(TRICKY))) < VOCAB
 
 
-def test_chat_template_forms(tmp_path):
-    several = [dict(name="tool_use", template="x"), dict(name="default", template="y")]
-    for settings, want in ((dict(chat_template=several), "y"), (dict(chat_template=several[:1]), "x"), ({}, "")):
-        model, notes = load_model(write_folder(tmp_path/"m", settings=settings))
-        assert model.template == want and any("'default' is used, not 'tool_use'" in n for n in notes) == (want == "y")
-    for bad in (3, [dict(name="default", template=3)]):
-        assert "no text" in refused(write_folder(tmp_path/"m", settings=dict(chat_template=bad)))
-    write_folder(tmp_path/"m")
-    (tmp_path/"m"/"chat_template.jinja").write_text("z")
-    model, notes = load_model(str(tmp_path/"m"))
-    assert model.template == "z" and any("chat_template.jinja is used" in n for n in notes)
-    (tmp_path/"m"/"chat_template.jinja").write_text("z"*(1 << 20) + "z")
-    assert "more than" in refused(str(tmp_path/"m"))
-
-
 def test_refused_tokenizers(tmp_path):
     folder = write_folder(tmp_path/"m")
     path   = tmp_path/"m"/"tokenizer.json"

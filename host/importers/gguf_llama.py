@@ -4,6 +4,7 @@
 import numpy as np
 
 from ...accel.config import ModelConfig, check
+from .chat_templates import gguf_template, gguf_tokens, template_notes
 from .gguf_file import GGUF
 from .gguf_keys import GGUF_KEYS, GGUF_TENSORS
 from .gguf_tokenizer import read_tokenizer
@@ -91,8 +92,12 @@ def read_gguf(data, type=None, context_max=8192):
     rope, more    = read_rope(g, config)
     notes        += more
     tokenizer, more = read_tokenizer(g, config.vocab)
+    template, told  = gguf_template(g)
+    names         = gguf_tokens(g, tokenizer)
+    notes        += told + template_notes(template, tokenizer, names)
     build = Builder(config, type)
+    meta  = dict(name=g.field("general.name", str, "")[:200], source="gguf", special_tokens=names)
     model = build.model(lambda kind, layer: g.read(name(kind, layer), shapes[kind]), name("classifier", 0) not in g.tensors, rope=rope,
-        bos=tokenizer.bos, eos=tokenizer.eos, tokenizer=tokenizer.to_bytes(), template=g.field("tokenizer.chat_template", str, ""),
-        meta=dict(name=g.field("general.name", str, "")[:200], source="gguf") | (dict(sampling=options) if options else {}))
+        bos=tokenizer.bos, eos=tokenizer.eos, tokenizer=tokenizer.to_bytes(), template=template,
+        meta=meta | (dict(sampling=options) if options else {}))
     return model, notes + more + build.notes

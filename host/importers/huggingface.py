@@ -11,6 +11,7 @@ import os
 import numpy as np
 
 from ...accel.config import ModelConfig, check
+from .chat_templates import folder_template, folder_tokens, template_notes
 from .huggingface_keys import ADAPTER, CONFIG_KEYS, GENERATION_KEYS, HF_TENSORS, ROPE_KEYS, ROPE_OF_KIND
 from .keys import judge, short
 from .pad import Builder, known_tensors, tensor_shapes
@@ -28,7 +29,6 @@ ABSENT = {"llama": dict(max_position_embeddings=2048), "mistral": dict(max_posit
     sliding_window=4096)}
 INV_FREQ     = "*rotary_emb.inv_freq"
 DTYPE_NAMES  = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-TEMPLATE_MAX = 1 << 20   # Bytes.
 _REQUIRED    = object()
 
 
@@ -102,25 +102,6 @@ def adjacent_pairs(w, head_dim):
     return w.reshape(-1, 2, head_dim//2, w.shape[-1]).swapaxes(1, 2).reshape(w.shape)
 
 
-def read_template(folder, settings):
-    """(chat template, notes): chat_template.jinja, or tokenizer_config.json's; "" if there is none."""
-    path, template = os.path.join(folder, "chat_template.jinja"), settings.get("chat_template")
-    if os.path.isfile(path):
-        with open(path, "rb") as f:
-            text = f.read(TEMPLATE_MAX + 1)
-        check(len(text) <= TEMPLATE_MAX, f"chat_template.jinja has more than {TEMPLATE_MAX} bytes")
-        text = text.decode("utf-8", "replace")
-        return text, [] if template in (None, text) else ["chat_template.jinja is used, not the other one in tokenizer_config.json"]
-    if isinstance(template, list):   # Several, by name.
-        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-        name  = "default" if "default" in named else next(iter(named), None)
-        check(name is None or isinstance(named[name], str), "chat_template in tokenizer_config.json is no text")
-        others = [short(n) for n in named if n != name]
-        return named.get(name, ""), [f"of the chat templates {short(name)} is used, not {', '.join(others)}"] if others else []
-    check(template is None or isinstance(template, str), "chat_template in tokenizer_config.json is no text")
-    return template or "", []
-
-
 def _check_folder(folder):
     """Say what a folder is that is no whole model."""
     files = sorted(os.listdir(folder))
@@ -178,11 +159,12 @@ def read_huggingface(folder, type=None, context_max=8192):
     notes          += judge(generation, GENERATION_KEYS, "generation_config.json", config)
     options, more   = of_generation(generation, "generation_config.json")
     notes          += more
-    template, more  = read_template(folder, settings)
-    notes          += more
     tokenizer, more = read_tokenizer(os.path.join(folder, "tokenizer.json"), config.vocab, settings, d, generation)
+    template, told  = folder_template(folder, settings)
+    names           = folder_tokens(settings, optional("special_tokens_map.json"))
+    notes          += told + template_notes(template, tokenizer, names)
     build = Builder(config, type)
     label = os.path.basename(os.path.abspath(folder))
     model = build.model(tensor, tied, rope=rope, bos=tokenizer.bos, eos=tokenizer.eos, tokenizer=tokenizer.to_bytes(), template=template,
-        meta=dict(name=label[:200], source="huggingface") | (dict(sampling=options) if options else {}))
+        meta=dict(name=label[:200], source="huggingface", special_tokens=names) | (dict(sampling=options) if options else {}))
     return model, notes + more + build.notes
