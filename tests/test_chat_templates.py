@@ -20,9 +20,11 @@ from test_template import T, spelt
 
 
 @pytest.mark.parametrize("fields, want, note", [
-    ({}, "", None), ({"": "a"}, "a", None), ({"": "a", ".tool_use": "b", ".rag": "c"}, "a", "GGUF file has several chat templates, the default "
+    ({}, "", None), ({"": "a"}, "a", None),
+    ({"": "a", ".tool_use": "b", ".rag": "c"}, "a", "GGUF file has several chat templates, the default "
         "one is used; not rag, tool_use"), ({".rag": "c"}, "c", "GGUF file has no default chat template, 'rag' is used"),
-    ({".rag": "c", ".x": "d"}, "c", "GGUF file has no default chat template, 'rag' is used; not x"), ({".default": "e"}, "e", None)])
+    ({".rag": "c", ".x": "d"}, "c", "GGUF file has no default chat template, 'rag' is used; not x"),
+    ({".default": "e"}, "e", None)])
 def test_gguf_fields(fields, want, note):
     g = SimpleNamespace(fields={"tokenizer.chat_template" + k: v for k, v in fields.items()}
         | {"tokenizer.chat_templates": [k[1:] for k in fields if k], "tokenizer.ggml.model": "gpt2"})
@@ -47,8 +49,10 @@ SEVERAL = [dict(name="tool_use", template="x"), dict(name="default", template="y
 
 
 @pytest.mark.parametrize("files, told, want, note", [
-    ({}, None, "", None), ({}, "a", "a", None), ({}, SEVERAL, "y", "tokenizer_config.json has several chat templates, the default one is used; not tool_use"),
-    ({}, dict(default="y"), "y", None), ({}, SEVERAL[:1], "x", "tokenizer_config.json has no default chat template, 'tool_use' is used"),
+    ({}, None, "", None), ({}, "a", "a", None),
+    ({}, SEVERAL, "y", "tokenizer_config.json has several chat templates, the default one is used; not tool_use"),
+    ({}, dict(default="y"), "y", None),
+    ({}, SEVERAL[:1], "x", "tokenizer_config.json has no default chat template, 'tool_use' is used"),
     ({"chat_template.jinja": "z"}, None, "z", None), ({"chat_template.jinja": "z"}, "z", "z", None),
     ({"chat_template.jinja": "z"}, "a", "z", "chat templates in tokenizer_config.json are not used, those in files are"),
     ({"chat_template.jinja": "z", "additional_chat_templates__rag.jinja": "r"}, None, "z",
@@ -62,8 +66,10 @@ def test_a_folder(tmp_path, files, told, want, note):
 
 
 @pytest.mark.parametrize("files, told, message", [
-    ({}, 3, "a chat template in tokenizer_config.json is no text"), ({}, [3], "is no list of objects"), ({}, [dict(name="default")], "is no text"),
-    ({}, [dict(template="a")], "is no text"), ({"chat_template.json": dict(chat_template=3)}, None, "a chat template in chat_template.json is no text"),
+    ({}, 3, "a chat template in tokenizer_config.json is no text"), ({}, [3], "is no list of objects"),
+    ({}, [dict(name="default")], "is no text"),
+    ({}, [dict(template="a")], "is no text"),
+    ({"chat_template.json": dict(chat_template=3)}, None, "a chat template in chat_template.json is no text"),
     ({"chat_template.jinja": "z"*262145}, None, "chat_template.jinja has more than 262144 characters")])
 def test_a_folder_that_is_refused(tmp_path, files, told, message):
     with pytest.raises(ValueError, match=message):
