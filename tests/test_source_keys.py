@@ -30,6 +30,7 @@ USUAL  = {"llama.vocab_size": 300, "llama.attention.scale": 0.25, "llama.embeddi
     "llama.rope.freq_base_swa": 5000.0, "attention_multiplier": 0.25, "query_pre_attn_scalar": 16}
 # Other values of what is used.
 GGUF_USED = {"general.name": "other", "general.architecture": "mistral", "general.alignment": 3, "tokenizer.chat_template": "x",
+    "tokenizer.chat_template.9": "x",
     "llama.context_length": 48, "llama.embedding_length": 64, "llama.block_count": 2, "llama.feed_forward_length": 72,
     "llama.attention.head_count": 2, "llama.attention.head_count_kv": 1, "llama.attention.key_length": 8,
     "llama.attention.value_length": 8, "llama.rope.dimension_count": 8, "llama.attention.layer_norm_rms_epsilon": 1e-3,

@@ -42,8 +42,8 @@ GGUF_KEYS = (
     Key("split.count", REFUSED, "a part of a split file: join the parts with `llama-gguf-split --merge`", (0, 1)),
     Key("split.no split.tensors.count", NOTHING, "beside split.count"),
     Key("adapter.*", REFUSED, "this is an adapter: merge it into its model first"),
-    Key("tokenizer.chat_template tokenizer.chat_template.* tokenizer.chat_templates", USED, "the default one, the others are told: "
-        "templates.md"),
+    Key("tokenizer.chat_template tokenizer.chat_template.*", USED, "the default one, the others are told: templates.md"),
+    Key("tokenizer.chat_templates", NOTHING, "names of the others"),
     Key("tokenizer.*", USED, "see the tokenizer's table"),
     Key(_names("context_length embedding_length block_count feed_forward_length attention.head_count attention.head_count_kv"), USED,
         "one value for all layers, or a list of equal ones"),
