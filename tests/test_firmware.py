@@ -163,6 +163,44 @@ BAD_IMAGES = [
     ("STREAM",         patched(H.stream_offset + 12, b"\xff\xff\xff\xff"), (0, 3)),
 ]
 
+BITS = {name: struct.unpack_from("<I", IMAGE, FIELD[name])[0] for name in ("inv_dim", "eps", "eps_core", "score_scale", "rope_base")}
+WRONG_FLOATS = dict(zero=0, minus_zero=1 << 31, least_subnormal=1, last_subnormal=0x7FFFFF, infinity=0x7F800000, minus_infinity=0xFF800000,
+    not_a_number=0x7FC00000, signalling=0x7F800001, all_ones=0xFFFFFFFF)
+BAD_IMAGES += [(error, changed(**{name: bits}), (bits, limit)) for name, error, limit in (("inv_dim", "INV_DIM", BITS["inv_dim"]),
+    ("eps", "EPS", 0x3F7FFFFF), ("eps_core", "EPS", BITS["eps"]), ("score_scale", "SCORE_SCALE", 0x3FFFFFFF), ("rope_base", "ROPE_BASE", 0x7F7FFFFF))
+    for bits in (*WRONG_FLOATS.values(), BITS[name] | 1 << 31)]
+BAD_IMAGES += [("INV_DIM", changed(inv_dim=BITS["inv_dim"] + d), (BITS["inv_dim"] + d, BITS["inv_dim"])) for d in (-1, 1)]
+BAD_IMAGES += [("EPS", changed(eps=0x3F800000, eps_core=0x3F800000), (0x3F800000, 0x3F7FFFFF)),
+    ("EPS", changed(eps_core=BITS["eps"] + 1), (BITS["eps"] + 1, BITS["eps"])), ("SCORE_SCALE", changed(score_scale=0x40000000), (0x40000000, 0x3FFFFFFF))]
+BAD_IMAGES += [("SPECIAL", changed(**{name: id}), (id, 300)) for name in ("bos", "eos") for id in (300, 0xFFFFFFFE)]
+# The borders of every dimension and of every other field.
+BAD_IMAGES += [
+    ("MAGIC",          b"LITELLAX" + IMAGE[8:],                 None),
+    ("DIM",            changed(dim=(1 << 14) + 1),              ((1 << 14) + 1, 1 << 14)),
+    ("HIDDEN",         changed(hidden=0),                       (0, 1 << 15)),
+    ("HIDDEN",         changed(hidden=(1 << 15) + 1),           ((1 << 15) + 1, 1 << 15)),
+    ("N_LAYERS",       changed(n_layers=0),                     (0, 256)),
+    ("N_HEADS",        changed(n_heads=257),                    (257, 256)),
+    ("N_KV_HEADS",     changed(n_kv_heads=0),                   (0, 4)),
+    ("N_KV_HEADS",     changed(n_kv_heads=5),                   (5, 4)),
+    ("HEAD_DIM",       changed(head_dim=0),                     (0, 256)),
+    ("HEAD_DIM",       changed(head_dim=258),                   (258, 256)),
+    ("VOCAB",          changed(vocab=0),                        (0, 1 << 18)),
+    ("VOCAB",          changed(vocab=(1 << 18) + 1),            ((1 << 18) + 1, 1 << 18)),
+    ("MODEL_CONTEXT",  changed(context=(1 << 17) + 1),          ((1 << 17) + 1, 1 << 17)),
+    ("BLOCKS",         changed(dim_blocks=1),                   (1, 2)),
+    ("BLOCKS",         changed(hidden_blocks=4),                (4, 3)),
+    ("BLOCKS",         changed(head_blocks=0),                  (0, 1)),
+    ("BLOCKS",         changed(head_blocks=2),                  (2, 1)),
+    ("IMAGE_BYTES",    changed(image_bytes=4095),               (4095, (1 << 24) - 0x1000)),
+    ("IMAGE_BYTES",    changed(image_bytes=(1 << 24) - 0xFFF),  ((1 << 24) - 0xFFF, (1 << 24) - 0x1000)),
+    ("SECTION_BOUNDS", changed_section(4, offset=H.image_bytes + 4096, length=0), (4, H.image_bytes)),
+    ("SECTION_BOUNDS", changed_section(4, offset=H.image_bytes, length=1), (4, H.image_bytes)),
+    ("ROPE_BYTES",     changed_section(1, length=H.sections["ROPE"][1] - 4), None),
+    ("STREAM_BYTES",   changed_section(0, length=H.stream_bytes - 32), None),
+    ("PIECE_BYTES",    patched(H.stream_offset + 16, struct.pack("<I", struct.unpack_from("<I", IMAGE, H.stream_offset + 16)[0] + 1)), None),
+]
+
 
 @pytest.mark.parametrize("name,data,detail", BAD_IMAGES, ids=[f"{i}-{b[0]}" for i, b in enumerate(BAD_IMAGES)])
 def test_bad_images_are_refused_by_number_value_and_limit(name, data, detail):
@@ -171,6 +209,25 @@ def test_bad_images_are_refused_by_number_value_and_limit(name, data, detail):
     if detail is not None:
         assert hello.image_value == detail[0] and detail[1] in (None, hello.image_limit)
     assert hello.context == 0
+
+
+def test_what_may_be_missing_or_extreme_is_taken():
+    for fields in (dict(bos=0xFFFFFFFF, eos=0xFFFFFFFF), dict(bos=299, eos=299), dict(eps=0x00800000, eps_core=0x00800000), dict(score_scale=0x3FFFFFFF),
+            dict(eps=0x3F7FFFFF, eps_core=0x3F7FFFFF), dict(score_scale=0x00800000), dict(rope_base=0x00800000), dict(rope_base=0x7F7FFFFF)):
+        assert client(Firmware(MODEL, image=changed(**fields))).hello().image_error == 0, fields
+
+
+def test_the_inverse_of_every_dim_is_known():
+    """What is refused next is another field: the table of the RoPE fits no more, as head_blocks or the stream."""
+    firmware = Firmware(MODEL)
+    error    = (ctypes.c_uint32*3).in_dll(firmware.lib, "image_error")
+    for dim in (*range(1, 400), *range(401, 1 << 14, 37), *(2**k + d for k in range(9, 15) for d in (-1, 0)), (1 << 14) - 3):
+        bits = int((np.float32(1)/np.float32(dim)).view(np.uint32))
+        for d in (0, 1, -1):
+            firmware.put_image(changed(dim=dim, dim_blocks=-(-dim//32), inv_dim=bits + d)[:1024])
+            firmware.lib.image_check(0, None)
+            assert (error[0] == error_number("INV_DIM")) == (d != 0), (dim, d)
+        assert error[2] == bits
 
 
 def test_random_damage_never_crashes_nor_passes_the_contents_check():
