@@ -23,7 +23,6 @@ from litellama.host.devices.float_model import FloatDecoder, rmsnorm, silu, soft
 from litellama.host.importers import load_model
 from litellama.host.importers.huggingface import NAMES
 from litellama.host.importers.pad import Builder, tensor_shapes
-from litellama.host.importers.rope import Scaling, scaled_table
 from litellama.host.random_model import odd_configs, random_tensors
 from litellama.host.tokenizer import Tokenizer
 
@@ -31,7 +30,7 @@ from test_importers import refused
 from test_tokenizer import TRICKY, texts
 
 VOCAB    = 700
-SMALL    = ModelConfig(64, 96, 2, 4, 2, 32, VOCAB, 64)
+SMALL    = ModelConfig(64, 96, 2, 4, 2, 32, VOCAB, 64, 3e-3, 20000.0)   # No default value.
 CONTROL  = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TEMPLATE = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
 
@@ -170,9 +169,9 @@ def half_split_forward(config, tensors, tokens, tied, table):
 
 @pytest.mark.parametrize("name,config,tied", odd_configs(), ids=[c[0] for c in odd_configs()])
 def test_same_as_another_importer_and_as_the_half_split_form(tmp_path, name, config, tied):
-    config = dataclasses.replace(config, vocab=VOCAB, rope_base=50000.0)
+    config = dataclasses.replace(config, vocab=VOCAB, rope_base=50000.0, eps=3e-3)
     model, notes = load_model(write_folder(tmp_path/"m", config, tied, seed=7))
-    assert dataclasses.replace(model.config, eps=config.eps) == config and model.tied == tied
+    assert model.config == config and model.tied == tied
     same = Builder(config).model(random_tensors(config, 7), tied, rope=model.rope)
     assert image.pack_stream(model) == image.pack_stream(same)
     assert len(notes) == 1 and "quantised to q8_0" in notes[0]
@@ -201,18 +200,6 @@ def test_the_packages_own_file(tmp_path):
     plain  = load_model(folder)[0]
     save_file(plain_tensors(SMALL, 0, True), os.path.join(folder, "model.safetensors"))
     assert image.write_image(load_model(folder)[0]) == image.write_image(plain)
-
-
-def test_rope_scaling(tmp_path):
-    llama3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16)
-    cases  = [(dict(rope_scaling=dict(type="linear", factor=4.0)), Scaling("linear", 4.0)),
-        (dict(rope_scaling=llama3), Scaling("llama3", 8.0, 16)),
-        (dict(rope_parameters=llama3 | dict(rope_theta=1e4), rope_theta=..., rope_scaling=...), Scaling("llama3", 8.0, 16)),
-        (dict(rope_parameters=dict(rope_theta=1e4, rope_type="default")), Scaling()),
-        (dict(rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)), Scaling("yarn", 4.0, 16))]
-    for change, scaling in cases:
-        model, _ = load_model(write_folder(tmp_path/"m", **change))
-        assert np.array_equal(model.rope, scaled_table(SMALL, scaling))
 
 
 @pytest.mark.parametrize("match,change", [

@@ -24,7 +24,7 @@ from litellama.host.random_model import llama2c_bytes, odd_configs, random_model
 
 GGML = {name: gguf.GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K",
     "Q4_K", "Q5_K", "Q6_K")}
-SMALL = ModelConfig(64, 96, 2, 2, 1, 32, 300, 64)
+SMALL = ModelConfig(64, 96, 2, 2, 1, 32, 300, 64, 3e-3, 20000.0)   # No default value.
 
 
 def raw_tensor(x, type):

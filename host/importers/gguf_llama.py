@@ -86,8 +86,9 @@ def read_gguf(data, type=None, context_max=8192):
     name          = lambda kind, layer: NAMES[kind].format(layer) + ".weight"
     known_tensors(g.tensors, NAMES, config, GGUF_TENSORS, "rope_freqs.weight")
     notes        += judge(g.fields, GGUF_KEYS, "GGUF file", config)
-    key           = lambda k: find(k, GGUF_KEYS)
-    options, more = suggested({k.rpartition(".")[2]: v for k, v in g.fields.items() if key(k) and key(k).verdict == SAMPLING}, "GGUF file")
+    key           = {k: find(k, GGUF_KEYS) for k in g.fields}
+    sampling      = {k.rpartition(".")[2]: v for k, v in g.fields.items() if key[k] and key[k].verdict == SAMPLING}
+    options, more = suggested(sampling, "GGUF file")
     notes        += more
     rope, more    = read_rope(g, config)
     notes        += more

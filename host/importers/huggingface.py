@@ -50,8 +50,9 @@ def read_config(d, context_max):
     check(kind in ABSENT, f"model_type is {kind[:40]!r}, only {', '.join(ABSENT)} are supported")
     d    = ABSENT[kind] | d
     quantised = d.get("quantization_config")
-    check(quantised is None, "its weights are quantised (quantization_config in config.json"
-        + (f", {short(quantised.get('quant_method'))}" if isinstance(quantised, dict) else "") + "): take the model in its original precision")
+    method    = f", {short(quantised.get('quant_method'))}" if isinstance(quantised, dict) else ""
+    check(quantised is None, f"its weights are quantised (quantization_config in config.json{method}): take the model in its original "
+        "precision")
     dim, heads = get(d, "hidden_size", int), get(d, "num_attention_heads", int)
     check(heads > 0, f"num_attention_heads is {heads}, must be at least 1")
     trained = get(d, "max_position_embeddings", int, ABSENT[kind]["max_position_embeddings"])
@@ -109,8 +110,8 @@ def _check_folder(folder):
     if "config.json" not in files:
         ggufs = [f for f in files if f.endswith(".gguf")]
         check(not ggufs, f"this folder has no config.json, but GGUF files: name one of them, {short(ggufs[0] if ggufs else '')}")
-        check("params.json" not in files, "this folder has a params.json but no config.json: Meta's or Mistral's own format, take the one "
-            "for transformers")
+        check("params.json" not in files, "this folder has a params.json but no config.json: Meta's or Mistral's own format, take "
+            "the one for transformers")
         check(False, "this folder has no config.json: not a Hugging Face model")
 
 

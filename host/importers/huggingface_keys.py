@@ -84,7 +84,8 @@ GENERATION_KEYS = (
     Key("bos_token_id pad_token_id decoder_start_token_id max_length transformers_version _from_model_config use_cache "
         "cache_implementation cache_config return_dict_in_generate output_* remove_invalid_values return_legacy_cache "
         "generation_kwargs low_memory compile_config disable_compile max_cache_len is_assistant num_assistant_tokens* "
-        "assistant_* target_lookbehind max_matching_ngram_size speculation_type prefill_chunk_size continuous_batching_config trust_remote_code", NOTHING,
+        "assistant_* target_lookbehind max_matching_ngram_size speculation_type prefill_chunk_size continuous_batching_config "
+        "trust_remote_code", NOTHING,
         "describe the file, or how transformers runs it"),
 )
 ADAPTER = "adapter_config.json"

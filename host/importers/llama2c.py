@@ -3,7 +3,8 @@
 
 Checkpoint, little-endian: 7 int32 (dim, hidden, layers, heads, kv_heads, vocab (negative: classifier of its own), context),
 then float32 tensors by kind, each over all layers: embedding, norm1, wq, wk, wv, wo, norm2, w1, w2, w3, norm_final, two
-RoPE tables (context x head_dim/2 each; run.c computes its own with base 10,000, so do we, and say if these differ), and the classifier where it is not tied.
+RoPE tables (context x head_dim/2 each; run.c computes its own with base 10,000, so do we, and say if these differ), and the
+classifier where it is not tied.
 There is no magic: the size must fit exactly. RMSNorm's epsilon is 1e-5, BOS 1, EOS 2.
 
 Tokenizer: int32 longest piece, then per piece float32 score, int32 length, bytes. Errors are ValueError.

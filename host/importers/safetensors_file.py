@@ -57,8 +57,8 @@ class _File:
         check(isinstance(header, dict), f"{self.name} is corrupt: its header is no JSON object")
         said = header.pop("__metadata__", None)
         said = said.get("format") if isinstance(said, dict) else None
-        check(said in (None, "pt", "np", "mlx"), f"{self.name} is of format {str(said)[:20]!r}, whose matrices may be transposed: readable "
-            "is pt")
+        check(said in (None, "pt", "np", "mlx"), f"{self.name} is of format {str(said)[:20]!r}, whose matrices may be transposed: "
+            "readable is pt")
         self.tensors = {name: self._entry(name, info, 8 + n, size) for name, info in header.items()}
         total = sum(end - first for _, _, first, end in self.tensors.values())
         check(total <= size, f"{self.name} has tensors that overlap: {total} bytes in a file of {size}")
@@ -97,8 +97,8 @@ class SafeTensors:
             return
         if not os.path.isfile(index):
             others = os.listdir(folder)
-            check(not any(f.endswith(".safetensors") for f in others), f"there is neither {SINGLE} nor {INDEX} in it, which would name the "
-                "parts")
+            check(not any(f.endswith(".safetensors") for f in others), f"there is neither {SINGLE} nor {INDEX} in it, which would "
+                "name the parts")
             pickles = any(f.endswith((".bin", ".pt", ".pth")) for f in others)
             check(False, f"there is no {SINGLE} in it"
                 + (", only PyTorch's own format: save it with safe_serialization=True" if pickles else ""))

@@ -41,9 +41,10 @@ def what_is(data):
     for beginning, text in _BEGINNINGS:
         if head.startswith(beginning):
             return text
-    text = head.decode("utf-8", "ignore").lstrip("\ufeff \t\r\n")
-    if len(head) < 8 or "\0" in text or sum(c.isprintable() or c in "\t\r\n" for c in text) < 0.95*len(head.decode("utf-8", "replace")):
+    text = head.decode("utf-8", "replace")
+    if len(head) < 8 or sum(c != "\ufffd" and (c.isprintable() or c in "\ufeff\t\r\n\f") for c in text) < 0.95*len(text):
         return None
+    text = text.lstrip("\ufeff \t\r\n")
     if text[:1] == "<" and text[:100].lower().startswith(("<!doctype", "<html", "<head", "<?xml")):
         return "a web page, not the file itself: the download went wrong"
     return _json(data) if text[:1] in "{[" else "a text file"
