@@ -115,11 +115,12 @@ def safetensors_bytes(tensors, metadata=dict(format="pt")):
 def tokenizer_json(vocab=VOCAB):
     """Text of a small byte-level tokenizer.json without merges."""
     import tokenizers
-    from tokenizers import models, pre_tokenizers
+    from tokenizers import decoders, models, pre_tokenizers
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces  = {p: i for i, p in enumerate(["<unk>", "<s>", "</s>", *letters])}
     t = tokenizers.Tokenizer(models.BPE(pieces, []))
     t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    t.decoder = decoders.ByteLevel()
     t.add_special_tokens(["<s>", "</s>"])
     assert len(pieces) <= vocab
     return t.to_str()
