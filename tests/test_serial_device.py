@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from firmware_host import IMAGE_OFFSET, Firmware, serve
+from firmware_host import IMAGE_OFFSET, Firmware, Port, serve
 from litellama.accel.config import ModelConfig
 from litellama.accel.image import write_image
 from litellama.firmware import constants as c
@@ -106,6 +106,46 @@ def test_half_an_upload_is_found_after_a_reset(monkeypatch):
         assert not device.client.hello().image_error
         device.load(second)
         assert firmware.ram[IMAGE_OFFSET:IMAGE_OFFSET + len(image)].tobytes() == image
+
+
+@pytest.mark.parametrize("n", [1, c.TOKENS_MAX - 1, c.TOKENS_MAX, c.TOKENS_MAX + 1, 2*c.TOKENS_MAX, 2*c.TOKENS_MAX + 1])
+@pytest.mark.parametrize("window", [0, 64])
+def test_a_prompt_of_exactly_a_frame(n, window):
+    """Whatever its length: fed once, in order, the last piece not empty, with what the penalty looks at before it."""
+    from test_line import Fast
+    model  = random_model(ModelConfig(32, 64, 1, 2, 1, 16, 300, 600), layers="q8_0")
+    params = SamplerParams(repeat_penalty=1.5, repeat_last_n=window) if window else GREEDY
+    tokens = [(7*i + 3) % 300 for i in range(n)]
+    with SerialDevice("board", client=protocol.Client(Port(firmware := Fast(model)), timeout=30)) as device:
+        device.load(model)
+        sent    = []
+        request = device.client.request
+        device.client.request = lambda type, payload=b"", handle=None: sent.append((type, payload)) or request(type, payload, handle)
+        got     = device.generate(tokens, params, 3, recent=[299, 298, 297])
+        assert [p[:2] for p in firmware.passes[:n]] == list(zip(tokens, range(n))) and [p[2] > 0 for p in firmware.passes[:n]] == [False]*(n - 1) + [True]
+        assert got.timings.prompt_tokens == n and device.position == n + 2 == device.client.hello().position and len(got.tokens) == 3
+        cycles = 100_000*(n + 2)   # (A pass of the stub.)
+        assert cycles <= got.timings.prompt_cycles + got.timings.decode_cycles < cycles + 2000*(n + 2)
+    sent   = [s for s in sent if s[0] in (c.PREFILL, c.GENERATE)]
+    pieces = [min(c.TOKENS_MAX, n - at) for at in range(0, n, c.TOKENS_MAX)]
+    assert [type for type, _ in sent] == [c.PREFILL]*(len(pieces) - 1) + [c.GENERATE]
+    head   = dict(zip(c.GENERATE_FIELDS, np.frombuffer(sent[-1][1], "<u4")))
+    recent = np.frombuffer(sent[-1][1], "<u4")[len(c.GENERATE_FIELDS):][:head["n_recent"]].tolist()
+    before = n - pieces[-1]
+    assert head["n_tokens"] == pieces[-1] and head["position"] == before
+    assert recent == ([299, 298, 297] + tokens[:before])[-window:] if window else recent == []
+
+
+def test_a_prompt_in_pieces_that_is_aborted_says_what_was_fed():
+    from test_line import Fast
+    model    = random_model(ModelConfig(32, 64, 1, 2, 1, 16, 300, 600), layers="q8_0")
+    firmware = Fast(model)
+    firmware.after_pass = lambda f: len(f.passes) == c.TOKENS_MAX + 5 and f.send(protocol.encode(c.ABORT, 0))
+    with SerialDevice("board", client=protocol.Client(Port(firmware), timeout=30)) as device:
+        device.load(model)
+        got = device.generate([1]*(3*c.TOKENS_MAX), GREEDY, 3)
+        assert (got.tokens, got.finish_reason, got.timings.prompt_tokens) == ([], ABORT, c.TOKENS_MAX + 5)
+        assert device.position == c.TOKENS_MAX + 5 == device.client.hello().position and got.timings.prompt_cycles > 100_000*c.TOKENS_MAX
 
 
 def test_long_prompts_span_frames():

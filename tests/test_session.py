@@ -10,7 +10,7 @@ import time
 import pytest
 
 from firmware_host import Firmware, serve
-from litellama.host.devices.base import DeviceError, Timings
+from litellama.host.devices.base import DeviceError, Result, Timings
 from litellama.host.devices.reference import ReferenceDevice
 from litellama.host.devices.serial import SerialDevice
 from litellama.host.sampler import SamplerParams
@@ -176,6 +176,56 @@ def test_after_failures_only_what_is_certain_counts_as_held():
     s.ask("another one", GREEDY, 9)
     assert device.fed[-2].startswith("reset ") and int(device.fed[-2].split()[1]) <= held
     assert s.tokens[int(device.fed[-2].split()[1]):-2] == device.fed[-1]
+
+
+@pytest.mark.parametrize("held", [0, 1])
+def test_the_same_message_again_after_an_interrupt_at_its_end_feeds_what_is_needed(held):
+    """All of the prompt (or all but a token) was fed, nothing sampled: the last token is fed once more, for its logits."""
+    class Interrupted(ScriptedDevice):
+        def generate(self, tokens, *rest, **options):
+            if self.answers[0] is not None:
+                return super().generate(tokens, *rest, **options)
+            del self.answers[0]
+            self.fed.append(list(tokens))
+            self.position += len(tokens) - held
+            return Result([], "abort", Timings(len(tokens)))
+    device = Interrupted(None, [50, 2])
+    s      = Session(device, chat_model())
+    reply  = s.ask("one", GREEDY, 9)
+    prompt = device.fed[0]
+    assert (reply.token_ids, reply.finish_reason) == ([], "abort") and s.tokens == prompt[:len(prompt) - held] and s.messages == []
+    reply  = s.ask("one", GREEDY, 9)
+    assert reply.token_ids == [50, 2] and reply.prompt_token_ids == prompt[-1:] == device.fed[-1]
+    assert device.fed[1:] == ([f"reset {len(prompt) - 1}"] if not held else []) + [prompt[-1:]]
+    assert s.tokens == [*prompt, 50, 2] and device.position == len(s.tokens) - 1
+
+
+def test_an_interrupt_at_the_end_of_the_prompt_on_a_real_device():
+    def script(session, on_text):
+        def interrupt(done, total, *_):
+            if done == total:
+                raise KeyboardInterrupt
+        first = session.ask("one", VARIED, 9, on_progress=interrupt)
+        again = session.ask("one", VARIED, 9)
+        return (first.token_ids, again.token_ids, again.prompt_token_ids[-1:], session.tokens[:1])
+    device = ReferenceDevice()
+    first, again, *_ = script(Session(device, chat_model()), None)
+    assert first == [] and again == Session(ReferenceDevice(), chat_model()).ask("one", VARIED, 9).token_ids
+
+
+def test_a_token_that_the_template_repeats_is_fed_twice():
+    """The answer's last token is the first that the template adds, and no end of a turn: both were said."""
+    model    = chat_model(template="{% for m in messages %}{{ m['content'] + '!' + '\n' }}{% endfor %}")
+    t        = Tokenizer.from_bytes(model.tokenizer)
+    mark     = t.encode("!", after=t.types.index("n"))[0]
+    assert mark not in t.stop
+    device = ScriptedDevice([mark], [mark, mark, t.stop[0]], [50])
+    s      = Session(device, model)
+    s.ask("one", GREEDY, 1)
+    s.ask("two", GREEDY, 9)
+    assert device.fed[1][:2] == [mark, mark]         # The one that was sampled last and never fed, and the template's.
+    s.ask("three", GREEDY, 9)
+    assert device.fed[2][0] == t.stop[0] and t.decode(device.fed[2][1:], t.stop[0]).strip().startswith("!\n")
 
 
 # Context ------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ static uint32_t  tx_stall, irq_mask, uart_pending, uart_enable;
 static uint8_t   rx[QUEUE], tx[QUEUE];
 static uint32_t  rx_head, rx_tail, tx_head, tx_tail, fifo;
 static uint32_t  registers[STUB_N_REGISTERS], ids[TOPK_MAX], logits[TOPK_MAX], running, pending;
-static uint32_t  sleeps_per_pass, sleep_cycles, slept, deep_sleep;
+static uint32_t  sleeps_per_pass, sleep_cycles, slept, deep_sleep, topk_missing;
 volatile uint32_t arch_ticks;
 static uint32_t  debug[DEBUG];
 static uint8_t   signature[4*SIGNATURE_WORDS];
@@ -43,7 +43,7 @@ void stub_setup(uint8_t *memory, uint32_t bytes, const uint32_t *limits, stub_pa
 	memcpy(&stub_limits, limits, sizeof(stub_limits));
 	memset(registers, 0, sizeof(registers));
 	registers[STUB_version] = 1;
-	now = tx_free = deep_sleep = 0;
+	now = tx_free = deep_sleep = topk_missing = 0;
 	stub_pace(1, READ_STEP*10000);
 	rx_head = rx_tail = tx_head = tx_tail = fifo = running = pending = uart_pending = irq_mask = 0;
 	for (uint32_t i = 0; i < DEBUG; i++)
@@ -207,7 +207,7 @@ static void run_core(void)
 	if (running & 4)
 		scan();
 	running                    = 0;
-	registers[STUB_topk_count] = topk;
+	registers[STUB_topk_count] = topk - (topk ? topk_missing : 0);
 	registers[STUB_status]     = 2 | (uint32_t)error << 8;
 	pending                    = 1;
 }
@@ -249,6 +249,11 @@ void stub_pace(uint32_t sleeps, uint32_t cycles)
 void stub_sleeps(uint32_t deep)
 {
 	deep_sleep = deep;
+}
+
+void stub_short(uint32_t missing)
+{
+	topk_missing = missing;
 }
 
 void stub_advance(uint64_t cycles)

@@ -32,6 +32,9 @@ void stub_pace(uint32_t sleeps, uint32_t cycles);
 // Non-zero: arch_sleep sleeps until an interrupt comes, as wfi does on some CPUs; zero: it returns at once, as where wfi is a nop.
 void stub_sleeps(uint32_t deep);
 
+// The core's top-k comes out short by `missing` candidates from now on.
+void stub_short(uint32_t missing);
+
 // Let `cycles` pass.
 void stub_advance(uint64_t cycles);
 
