@@ -207,7 +207,8 @@ class Template:
     def _shows(self, *messages, as_parts=False):
         """Whether the NEEDLE in messages (role, content) is to be seen; None if there is an error."""
         try:
-            return NEEDLE in self._render([dict(role=r, content=c) for r, c in messages], as_parts=as_parts)
+            made = self._render([dict(role=r, content=c) for r, c in messages], as_parts=as_parts)
+            return NEEDLE in made and "'type': 'text'" not in made   # Not the list itself, printed.
         except Exception:   # noqa: BLE001  It will come again for the user to see.
             return None
 

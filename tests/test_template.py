@@ -291,3 +291,41 @@ def test_what_fails_says_so_in_one_line(source, message):
 def test_a_template_that_is_too_long():
     with pytest.raises(ValueError, match="chat template has 262145 characters, at most 262144"):
         ChatTemplate("x"*262145, T)
+
+
+PART = "{% for m in messages %}{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %};{% endfor %}"
+
+
+def test_content_as_a_list_of_parts_where_a_template_knows_nothing_else():
+    assert spelt(render(PART, "<s>hi", "sys")) == ("sys;<s>hi;", [])
+    both = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{{ m.content[0].text }}!{% endif %}{% endfor %}"
+    assert spelt(render(both)) == ("hi", [])
+    for source in ("{{ messages[0].content[:3] }}", "{{ messages[0].content|length }}", "{{ messages|length }}", "<s>"):
+        with pytest.raises(ValueError, match="failed: it leaves the message out"):
+            render(source)
+
+
+def test_system_messages_that_are_hidden_or_refused():
+    for source, message in ((PART.replace("m.content %}", "m.content if m.role == 'user' %}"), "it has no place for a system message"),
+            ("{{ raise_exception('no system') if messages[0].role == 'system' }}" + CONTENT, "no system")):
+        with pytest.raises(ValueError, match=f"chat template of the model failed: {message}"):
+            render(source, "hi", "sys")
+        assert "hi" in spelt(render(source))[0]
+
+
+def test_roles():
+    with pytest.raises(ValueError, match="role is 'tool', must be one of system, user, assistant"):
+        ChatTemplate(CONTENT, T).render([dict(role="tool", content="x")])
+
+
+def test_surrogates_of_users_are_no_control_tokens():
+    """The hidden characters are surrogates; a file name or an argument may bring some."""
+    for c in ("\ud800\udc00", "\ud800", "a\udcffb", "\udc00\ud800\udc01"):
+        assert spelt(render("<s>" + CONTENT, c)) == ("<s>" + c.encode("utf-8", "replace").decode(), ["<s>"])
+
+
+def test_many_letters_in_names():
+    """More than a pair's second half can tell apart."""
+    t = tokenizer([*CONTROL, "".join(chr(0x4E00 + i) for i in range(1500)), "\u5400", "x"])
+    text, control = spelt(render("\u5400" + CONTENT + "x", "\u5401\u5400x\u53ffx", t=t), t)
+    assert text == "\u5400\u5401\u5400x\u53ffxx" and control == ["\u5400", "x"]
