@@ -10,7 +10,7 @@ from ..soc.boards import get_board
 from ..soc.memory import MEMORIES, get_memory
 from .console import Parser, note, say, say_json
 from .importers import load_model, resolve
-from .measure import SHAPES, TYPES, measure, parse_shape, shape_model
+from .measure import HEADS, SHAPES, accuracy, measure, parse_shape, shape_model
 from .plot import check_file, draw
 
 PARTS = dict(beats="a beat taken", no_data="array wants data, DRAM has none", no_room="data is there, nobody takes it",
@@ -20,11 +20,14 @@ PARTS = dict(beats="a beat taken", no_data="array wants data, DRAM has none", no
 def table(report):
     """The report as lines of text: the stalls, then the stages, each adding up."""
     cycles = report["cycles_per_token"]
-    lines  = [f"{report['shape']} {report['type'] or ''}, context {report['context']}, {report['memory']}: {cycles} cycles per token, "
+    types  = f"{report['type']}, head {report['head_type']}" if report["type"] else "types of its own"
+    lines  = [f"{report['shape']} ({types}), context {report['context']}, {report['memory']}: {cycles} cycles per token, "
         f"{report['bytes_per_token']} bytes, {100*report['mbu']:.2f} % of {report['peak_bytes_per_cycle']} bytes a cycle, "
         f"{report['tokens_per_second_per_gbps']:.2f} tokens/s per GB/s",
         f"  sequential reads through the same ports: {100*report['ceiling']:.2f} %; a token has "
         f"{100*report['mbu']/report['ceiling']:.2f} % of that"]
+    if report["type"]:
+        lines.append(f"  {accuracy(report['shape'], report['type'], report['head_type'])[0]}")
     if "board" in report:
         lines.append(f"  {report['board']} at {report['clk_freq']/1e6:.0f} MHz: {report['tokens_per_second']:.2f} tokens/s")
     if report["layers_measured"] != report["layers"]:
@@ -61,7 +64,8 @@ def split_contexts(text):
 
 
 def points(args):
-    """What the arguments ask for: [(name, type, function that gives (model, layers it stands for), memory, context)]."""
+    """What the arguments ask for: [(name, type, head's type, function that gives (model, layers it stands for), memory, context)];
+    types of None: the model's own."""
     def known(name):
         model, notes = load_model(resolve(name), args.tokenizer)
         for text in notes:
@@ -69,15 +73,16 @@ def points(args):
         return model, model.config.n_layers
 
     def random(shape):
-        return shape_model(shape, args.type, args.layers), shape.n_layers
+        return shape_model(shape, args.type, args.layers, head), shape.n_layers
 
     memories, contexts = args.memory.split(","), split_contexts(args.context)
     for memory in memories:
         get_memory(memory)
     if args.shape:
-        models = [(name, args.type, partial(random, parse_shape(name))) for name in split_shapes(args.shape)]
+        head   = args.head_type or HEADS[args.type]
+        models = [(name, args.type, head, partial(random, parse_shape(name))) for name in split_shapes(args.shape)]
     else:
-        models = [(args.model or "default", None, partial(known, args.model or "default"))]
+        models = [(args.model or "default", None, None, partial(known, args.model or "default"))]
     return [(*model, memory, context) for model, memory, context in product(models, memories, contexts)]
 
 
@@ -93,11 +98,12 @@ def find_board(text):
 def measure_points(wanted, core, vs_cpu, board=None):
     """Report of each of `wanted` (see points), in order; progress goes to stderr where there are several."""
     reports, before, built = [], None, None
-    for i, (name, kind, make, memory, context) in enumerate(wanted):
+    for i, (name, kind, head, make, memory, context) in enumerate(wanted):
         if make is not before:
             before, built = make, make()
         start = time.monotonic()
-        reports.append(dict(shape=name, type=kind, **measure(*built, memory, context, core, vs_cpu, board)))
+        reports.append(dict(shape=name, type=kind, head_type=head, perplexity=accuracy(name, kind, head)[1],
+            **measure(*built, memory, context, core, vs_cpu, board)))
         if len(wanted) > 1:
             note(f"{i + 1}/{len(wanted)}: {table(reports[-1])[0]} ({time.monotonic() - start:.0f} s)")
     return reports
@@ -111,7 +117,8 @@ def main(argv=None):
     what.add_argument("--shape", metavar="SHAPE", help=f"random weights: {', '.join(SHAPES)}, or NAME:dim,hidden,layers,heads,kv_heads,"
         "head_dim,vocab")
     p.add_argument("--tokenizer", metavar="FILE", help="tokenizer.bin of a llama2.c checkpoint (default: the one beside it)")
-    p.add_argument("--type", choices=TYPES, default="q4_0", help="of a shape's matrices; q4_1: with a Q8_0 head (default %(default)s)")
+    p.add_argument("--type", choices=HEADS, help="of a shape's matrices; q4_1: with a Q8_0 head (default q4_0)")
+    p.add_argument("--head-type", choices=HEADS, help="of a shape's classifier (default: as --type says)")
     p.add_argument("--layers", type=int, help="layers of a shape that are built and measured (default: 2, which tells a large model's "
         "share to 1 %%; 8: to 0.1 %%)")
     p.add_argument("--context", help="positions, the token's own included (default: 256, or the model's)")
@@ -127,6 +134,8 @@ def main(argv=None):
     args  = p.parse_args(argv)
     check(args.shape or args.layers is None, "--layers needs --shape: a model is measured whole")
     check(not (args.shape and args.tokenizer), "--tokenizer is of a model, --shape has none")
+    check(args.shape or (args.type is None and args.head_type is None), "--type and --head-type need --shape: a model keeps its types")
+    args.type = args.type or "q4_0"
     if args.plot:
         check_file(args.plot)
     board   = find_board(args.board) if args.board else None

@@ -9,10 +9,11 @@ difference of two numbers of layers, the classifier's that of a pass with and on
 from dataclasses import replace
 
 from ..accel import image
-from ..accel.config import BLOCK, ModelConfig, ceil_div, check
+from ..accel.config import BLOCK, ModelConfig, check
 from ..accel.counters import COUNTERS, STAGES
 from ..soc.memory import get_memory, suited_config
 from .devices.sim import SimDevice
+from .inspect_image import token_parts
 from .random_model import random_model
 from .sampler import SamplerParams
 
@@ -23,7 +24,12 @@ SHAPES = {
     "stories110m":    (768, 2048, 12, 12, 12, 64, 32000, 1024),
     "tinyllama-1.1b": (2048, 5632, 22, 32, 4, 64, 32000, 2048),
 }
-TYPES          = {"q4_0": (image.Q4_0, image.Q4_0), "q4_1": (image.Q4_1, image.Q8_0), "q8_0": (image.Q8_0, image.Q8_0)}
+HEADS          = {"q4_0": "q4_0", "q4_1": "q8_0", "q8_0": "q8_0"}   # By type of the layers; of the head unless given.
+# Perplexity of a shape's model, published and in a type, by (shape, type of layers, of head): tests/types_table.py measures them.
+MODELS     = {"smollm2-135m": "SmolLM2-135M-Instruct"}
+PERPLEXITY = {("smollm2-135m", *types): p for types, p in {("q4_1", "q8_0"): 24.92, ("q4_1", "q4_1"): 26.35, ("q4_1", "q4_0"): 27.36,
+    ("q4_0", "q8_0"): 28.94, ("q4_0", "q4_1"): 30.85, ("q4_0", "q4_0"): 32.25, ("q8_0", "q8_0"): 25.00}.items()}
+PUBLISHED  = ("q4_1", "q8_0")
 CONTEXT        = 256    # Measured unless asked otherwise.
 FIRMWARE_AFTER = 9      # Tokens that are generated to see what the firmware adds.
 CEILING_BYTES  = 2 << 20   # Of the sequential read that is the ceiling, where the DRAM has that many behind the image's start.
@@ -43,12 +49,22 @@ def parse_shape(text):
     return ModelConfig(*numbers, 2048)
 
 
-def shape_model(config, type, layers=None):
-    """Random accel.image.Model of `config` with `layers` of its layers (default 2), matrices of TYPES[type]."""
+def shape_model(config, type, layers=None, head=None):
+    """Random accel.image.Model of `config` with `layers` of its layers (default 2), matrices of `type`, the classifier of `head`
+    (default: HEADS[type])."""
     layers = min(layers or 2, config.n_layers)
     check(1 <= layers, f"layers is {layers}, must be 1 to {config.n_layers}")
     check(layers > 1 or config.n_layers == 1, "layers is 1: a layer's own share needs 2 or more")
-    return random_model(replace(config, n_layers=layers), *TYPES[type], seed=1)
+    return random_model(replace(config, n_layers=layers), type, head or HEADS[type], seed=1)
+
+
+def accuracy(shape, type, head):
+    """(what there is to say about the text that a shape in these types makes, perplexity of the shape's model in them or None)."""
+    perplexity = PERPLEXITY.get((shape, type, head))
+    if perplexity is None:
+        return "a shape with random weights: no accuracy; what these types cost a model's, `litellama score` tells", None
+    return (f"a shape with random weights; {MODELS[shape]} made in these types has a perplexity of {perplexity:.2f}, as published "
+        f"{PERPLEXITY[shape, *PUBLISHED]:.2f} (accel/README.md)"), perplexity
 
 
 def core_for(model, dram, options):
@@ -63,10 +79,10 @@ def token_bytes(header, core, context, n_layers):
     """Bytes that the core must read for a token of the model of `header` (ImageHeader), with `n_layers` layers, at `context`
     positions: stream, embedding row, RoPE row, and a cache in DRAM once per KV head."""
     c      = header.config
-    layers = header.layers_bytes//c.n_layers*n_layers
+    parts  = token_parts(header)
+    layers = header.layers_bytes//c.n_layers*n_layers - header.layers_bytes
     kv     = 0 if core.kv_on_chip(replace(c, n_layers=n_layers)) else n_layers*c.n_kv_heads*context*2*(c.head_blocks*BLOCK + 2)
-    row    = ceil_div(c.dim_blocks, 16)*image.GROUP_BYTES[header.embed_type]
-    return layers + header.stream_bytes - header.layers_bytes + row + c.head_blocks*BLOCK*4 + kv
+    return layers + sum(parts.values()) + kv
 
 
 def measure_ceiling(device, peak_bytes):

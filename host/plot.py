@@ -36,8 +36,11 @@ def check_file(path):
 
 
 def name_of(report):
-    """What was run: shape and type."""
-    return " ".join(filter(None, (report["shape"], report["type"])))
+    """What was run: shape, types, and what is known of the text they make."""
+    if not report["type"]:
+        return report["shape"]
+    known = report["perplexity"]
+    return f"{report['shape']} {report['type']}/{report['head_type']}, {f'perplexity {known:.2f}' if known else 'random weights'}"
 
 
 def _unique(items):

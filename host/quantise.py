@@ -131,7 +131,7 @@ def quantise(w, type):
     check(w.size, f"matrix of shape {w.shape}: it has no weights")
     rows  = max(1, PART//w.shape[1])   # A part at a time, for the memory's sake.
     parts = [_quantise_rows(w[at:at + rows], type) for at in range(0, len(w), rows)]
-    return QMatrix(type, *(None if getattr(parts[0], n) is None else np.concatenate([getattr(p, n) for p in parts]) for n in ("q", "d", "m")))
+    return QMatrix(type, *(np.concatenate([getattr(p, n) for p in parts]) for n in ("q", "d", "m")[:3 if type == Q4_1 else 2]))
 
 
 def requantise(w, type):

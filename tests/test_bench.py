@@ -2,16 +2,19 @@
 """`litellama bench` without a simulation: lists of points, reports, plots, from canned figures."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from litellama.accel.controller import STAGES
 from litellama.host import bench, cli
-from litellama.host.plot import STAGE_GROUPS, STALL_GROUPS, draw
+from litellama.host.plot import STAGE_GROUPS, STALL_GROUPS, draw, name_of
 from litellama.soc.memory import MEMORIES, get_memory
 
-FIELDS = {"shape", "type", "memory", "context", "cycles_per_token", "bytes_per_token", "peak_bytes_per_cycle", "mbu", "ceiling",
-    "tokens_per_second_per_gbps", "stalls"}
+import types_table
+
+FIELDS = {"shape", "type", "head_type", "perplexity", "memory", "context", "cycles_per_token", "bytes_per_token",
+    "peak_bytes_per_cycle", "mbu", "ceiling", "tokens_per_second_per_gbps", "stalls"}
 
 
 def canned(memory="ddr3x16", context=256, shape="small", type="q4_0"):
@@ -22,7 +25,8 @@ def canned(memory="ddr3x16", context=256, shape="small", type="q4_0"):
     stages     = dict.fromkeys(STAGES, 40) | dict(scores=60*context, softmax=50*context, firmware=1500)
     cycles     = sum(stalls.values())
     stages["w13"] = cycles - sum(n for s, n in stages.items() if s != "w13")
-    return dict(shape=shape, type=type, memory=memory, context=context, layers=4, layers_measured=2, lanes=32, columns=3, ports=2,
+    return dict(shape=shape, type=type, head_type=type, perplexity=None, memory=memory, context=context, layers=4, layers_measured=2,
+        lanes=32, columns=3, ports=2,
         cycles_per_token=cycles, bytes_per_token=size, peak_bytes_per_cycle=peak, mbu=round(size/cycles/peak, 4), ceiling=0.93,
         tokens_per_second_per_gbps=round(1e9/cycles/peak, 3), stalls=stalls, stages=stages)
 
@@ -34,9 +38,9 @@ def measured(monkeypatch):
     def measure(model, n_layers, memory="ddr3x16", context=None, options=None, vs_cpu=False, board=None):
         calls.append((model, n_layers, memory, context, options))
         report = canned(memory, context or 256)
-        return {k: v for k, v in report.items() if k not in ("shape", "type")}
+        return {k: v for k, v in report.items() if k not in ("shape", "type", "head_type", "perplexity")}
     monkeypatch.setattr(bench, "measure", measure)
-    monkeypatch.setattr(bench, "shape_model", lambda config, type, layers: (config.dim, type, layers))
+    monkeypatch.setattr(bench, "shape_model", lambda config, type, layers, head: (config.dim, type, layers, head))
     return calls
 
 
@@ -46,7 +50,7 @@ def test_one_point_is_an_object(measured, capsys):
     out, err = capsys.readouterr()
     report   = json.loads(out)
     assert FIELDS <= set(report) and report["shape"] == "smollm2-135m" and err == ""
-    assert measured == [((576, "q4_0", None), 30, "ddr3x16", None, dict(ports=1))]
+    assert measured == [((576, "q4_0", None, "q4_0"), 30, "ddr3x16", None, dict(ports=1))]
     assert sum(report["stalls"].values()) == sum(report["stages"].values()) == report["cycles_per_token"]
 
 
@@ -76,9 +80,67 @@ def test_table_tells_the_ceiling(measured, capsys):
     assert f"93.00 %; a token has {100*report['mbu']/0.93:.2f} % of that" in out
 
 
+@pytest.mark.parametrize("arguments, types, known", (
+    (["--shape", "smollm2-135m"], ("q4_0", "q4_0"), True), (["--shape", "smollm2-135m", "--type", "q4_1"], ("q4_1", "q8_0"), True),
+    (["--shape", "smollm2-135m", "--type", "q4_1", "--head-type", "q4_0"], ("q4_1", "q4_0"), True),
+    (["--shape", "smollm2-135m", "--type", "q8_0", "--head-type", "q4_0"], ("q8_0", "q4_0"), False),
+    (["--shape", "stories15m", "--type", "q8_0"], ("q8_0", "q8_0"), False),
+    (["--shape", "mini:64,96,2,4,2,16,300"], ("q4_0", "q4_0"), False)))
+def test_no_speed_of_a_type_without_its_accuracy(arguments, types, known, measured, capsys):
+    """Beside the speed stands the perplexity of the shape's own model in these types, or that the weights are random."""
+    bench.main([*arguments, "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert (report["type"], report["head_type"]) == types and (report["perplexity"] is not None) == known
+    assert measured[0][0][1::2] == types
+    bench.main(arguments)
+    lines = capsys.readouterr().out.splitlines()
+    assert f"({types[0]}, head {types[1]})" in lines[0] and "random weights" in "".join(lines)
+    assert any("no accuracy" in l for l in lines) != known
+    if known:
+        table = [r for r in readme_rows() if r[:2] == [t.upper() for t in types]]
+        assert f"perplexity of {report['perplexity']:.2f}, as published 24.92" in "".join(lines) and report["perplexity"] >= 24.9
+        assert f"{report['perplexity']:.2f}" in [r[4] for r in table]
+    assert ("perplexity" in name_of(report), "random weights" in name_of(report)) == (known, not known)
+
+
+def readme_rows():
+    """Cells of the rows of accel/README.md's table of types."""
+    text = (Path(bench.__file__).parents[1]/"accel"/"README.md").read_text("utf-8")
+    part = text[text.index("### What a type costs"):]
+    rows = [l for l in part[:part.index("\n###", 9)].splitlines() if l.startswith("| Q")]
+    return [[cell.strip() for cell in l.strip()[1:-1].split("|")] for l in rows]
+
+
+def test_readme_table_of_types():
+    """Every row adds up: bytes from the blocks of SmolLM2's matrices, tokens/s from the bytes; the rows asked for are there."""
+    rows    = readme_rows()
+    sizes   = dict(Q8_0=34, Q4_0=18, Q4_1=20)   # Of a block of 32.
+    weights = 30*(576*576*2 + 2*192*576 + 3*576*1536)
+    norms   = 61*4*576
+    n_headers = 30*8 + 2   # Matrices and norms of 32 bytes each; w1 and w3 are one.
+    for layers, head, embedding, size, perplexity, _, speed, measured in rows:
+        row    = 2*16*sizes[embedding]     # Of 18 blocks, in whole groups of 16.
+        stream = weights//32*sizes[layers] + 49152*576//32*sizes[head] + norms + 32*n_headers
+        total  = stream + row + 4*64 + 30*3*256*2*(64 + 2)   # RoPE row; keys and values of 256 positions, with scales.
+        assert size == f"{total:,}" and float(speed) == pytest.approx(1e9/total, abs=0.006)
+        if measured:
+            value, share = measured.rstrip(" %)").split(" (")
+            assert float(value) == pytest.approx(float(share)/100*1e9/total, abs=0.011)
+    want = {("Q4_1", "Q8_0"), ("Q4_1", "Q4_1"), ("Q4_1", "Q4_0"), ("Q4_0", "Q8_0"), ("Q4_0", "Q4_0"), ("Q8_0", "Q8_0")}
+    assert want <= {(r[0], r[1]) for r in rows}
+
+
+def test_types_script_makes_rows_of_the_table():
+    """Its types are those that the readme's rows name, its line has the table's cells."""
+    assert [c.strip() for c in types_table.line(("q4_1", "q8_0", "q8_0"), 99_627_136, 24.917, None)[1:-1].split("|")] == readme_rows()[0]
+    assert types_table.line(("q4_0", "q4_1", "q8_0"), 10**9, 2.0, 3.456).split("|")[1:] == [
+        " Q4_0 ", " Q4_1 ", " Q8_0 ", " 1,000,000,000 ", " 2.00 ", " 3.46 ", " 1.00 ", "  ", ""]
+
+
 @pytest.mark.parametrize("arguments, message", ((("--memory", "ddr3x16,ddr9"), "memory is 'ddr9', must be one of"),
     (("--context", "64,0"), "--context is '64,0', must be"), (("--context", "x"), "--context is 'x', must be"),
     (("--shape", "stories15m,none"), "shape is 'none', must be"), (("--shape", "a:1,2,3"), "dimensions are '1,2,3', must be seven"),
+    (("--type", "q8_0"), "--type and --head-type need --shape"), (("--head-type", "q8_0"), "--type and --head-type need --shape"),
     (("--plot", "plot.gif"), "--plot is 'plot.gif', its name must end in .png, .svg, .pdf"),
     (("--plot", "no/such/folder/plot.png"), "--plot is 'no/such/folder/plot.png', there is no folder 'no/such/folder'")))
 def test_wrong_arguments(measured, arguments, message, capsys):

