@@ -22,7 +22,7 @@ def _reader():
         prompt = PromptSession(history=InMemoryHistory(), enable_suspend=True)   # (Ctrl-Z.)
         def read():
             try:
-                return prompt.prompt("> ")
+                return prompt.prompt("> ", handle_sigint=False)   # (It would lose a Ctrl-C that comes right after the line.)
             except EOFError:
                 return None
         return read
