@@ -46,6 +46,8 @@ ECP5 = [
 DEV = [
     "pytest==9.2.0",
     "pytest-xdist==3.8.0",
+    # A terminal for tests/test_terminal.py.
+    "pexpect==4.9.0",
     *ECP5,
     # Proofs.
     "z3-solver==5.4.0.0",

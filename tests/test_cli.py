@@ -6,21 +6,28 @@ import io
 import json
 import math
 import os
+import signal
 import sys
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from serial.tools import list_ports
 
+from firmware_host import Firmware, serve
 from litellama.accel import image
 from litellama.accel.config import ModelConfig
 from litellama.host import chat, cli
 from litellama.host.devices.base import Device, DeviceError, Result, Timings
 from litellama.host.devices.float_model import FloatDevice
+from litellama.host.devices.local import CHUNK, LocalDevice
 from litellama.host.devices.reference import ReferenceDevice
+from litellama.host.devices.serial import SerialDevice
 from litellama.host.random_model import llama2c_bytes, odd_configs, random_model
 from litellama.host.sampler import SamplerParams
 from litellama.host.score import score_text
-from litellama.host.session import Session
+from litellama.host.session import Reply, Session
 from litellama.host.tokenizer import Tokenizer
 
 CONFIG   = ModelConfig(64, 96, 2, 2, 1, 32, 400, 96)
@@ -103,8 +110,8 @@ def test_length_when_the_context_is_full(litellama, model_file):
     (("run", "x", "--model", "/nowhere.gguf"), 1, "no such file"), (("run", "x", "--tokens", "0"), 1, "--tokens is 0"),
     (("run", "x", "--top-k", "65"), 1, "top-k is 65"), (("run", "x", "--temperature", "-1"), 1, "temperature is -1"),
     (("run", "x", "--top-p", "2"), 1, "top-p is 2"), (("run", "x", "--seed", "-5"), 1, "seed is -5"),
-    (("score", "/nowhere.txt"), 1, "nowhere.txt"), (("inspect", __file__), 1, "not a llama2.c"),
-    (("convert", __file__, "-o", "x"), 1, "not a llama2.c"), (("run", "x " * 500, "--device", "reference"), 1, "context"),
+    (("score", "/nowhere.txt"), 1, "nowhere.txt"), (("inspect", __file__), 1, "this is a text file"),
+    (("convert", __file__, "-o", "x"), 1, "this is a text file"), (("run", "x " * 500, "--device", "reference"), 1, "context"),
     (("convert", "MODEL", "-o", "/nowhere/x.img"), 1, "/nowhere/x.img"),
     (("score", os.devnull), 1, "at least 1"), (("score", __file__, "--device", "sim"), 1, "cannot score")])
 def test_errors_are_one_line(litellama, model_file, argv, status, text):
@@ -329,12 +336,134 @@ def test_chat_ends_with_its_input_and_survives_errors(litellama, model_file, mon
     assert status == 0 and "context holds 96: shorten it" in err and err.count("tokens/s") == 1
 
 
-def test_terminal_output_has_no_control_characters(monkeypatch):
-    out = io.StringIO()
-    out.isatty = lambda: True
-    monkeypatch.setattr(sys, "stdout", out)
-    cli.write("a\x1b[2Jb\r\n\tc\x9b日😀")
-    assert out.getvalue() == "a[2Jb\n\tc日😀"
+@pytest.mark.parametrize("line, text", (("/set temperature 0.8", "there is no command /set"), ("/clear now", "/clear stands alone"),
+    ("/claer", "did you mean /clear?"), ("  /Help", "did you mean /help?"), ("/", "there is no command /"), ("/quit it", "/quit stands alone"),
+    ("/etc/passwd what is it", "there is no command /etc/passwd")))
+def test_a_line_with_a_slash_is_a_command(litellama, model_file, monkeypatch, line, text):
+    """It never goes to the model, a wrong one is named and does nothing."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{line}\n"))
+    status, out, err = litellama("chat", "--model", model_file, "--device", "float", "--tokens", 3)
+    assert status == 0 and not out and text in err and chat.HELP in err and err.count("new conversation") == 1 == err.count("\n")
+
+
+def test_two_slashes_begin_a_message_with_one(monkeypatch):
+    asked = []
+    monkeypatch.setattr(sys, "stdin", io.StringIO("//clear is a command\n//\n"))
+    assert chat.repl(None, asked.append) == 0 and asked == ["/clear is a command", "/"]
+
+
+def test_an_interrupted_chat_goes_on(monkeypatch, capsys):
+    """Ctrl-C where no device catches it: in a turn, and at a plain prompt of a terminal."""
+    class Terminal(io.StringIO):
+        lines = iter(("one\n", KeyboardInterrupt, "two\n", ""))
+        def readline(self):
+            line = next(self.lines)
+            if line is KeyboardInterrupt:
+                raise line
+            return line
+    stdin = Terminal()
+    stdin.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdin", stdin)
+    asked = []
+    def answer(line):
+        asked.append(line)
+        raise KeyboardInterrupt
+    s = Session(ScriptedDevice(), chat_model())
+    assert chat.repl(s, answer) == 0 and asked == ["one", "two"]
+
+
+# Wrong names and numbers --------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name, near", (("refrence", "did you mean reference?"), ("simulator", "did you mean sim?"), ("cpu", ""), ("", ""),
+    ("/dev/ttyNONE", "")))
+def test_a_device_that_is_not_there_is_told_with_those_that_are(litellama, monkeypatch, name, near):
+    monkeypatch.setattr(list_ports, "comports", lambda: [])
+    status, out, err = litellama("run", "x", "--model", "default", "--device", name)
+    assert status == 1 and not out and err.count("\n") == 1 and f"there is no device {name!r}" in err and near in err
+    assert "sim, reference, float, socket://HOST:PORT" in err and ("did you mean" in err) == bool(near)
+
+
+def test_serial_lines_that_are_there_are_told(litellama, monkeypatch):
+    monkeypatch.setattr(list_ports, "comports", lambda: [SimpleNamespace(device=d) for d in ("/dev/ttyUSB1", "/dev/ttyACM0")])
+    err = litellama("run", "x", "--device", "ttyUSB1")[2]
+    assert "did you mean /dev/ttyUSB1? there are" in err and "(here: /dev/ttyACM0, /dev/ttyUSB1)" in err
+
+
+def test_what_looks_like_a_serial_line_is_opened(litellama, tmp_path):
+    (tmp_path/"tty").write_text("")
+    for name in (str(tmp_path/"tty"), str(tmp_path), "socket://127.0.0.1:1", "COM99"):
+        status, _, err = litellama("run", "x", "--device", name)
+        assert status == 1 and err.count("\n") == 1 and f"cannot open {name}" in err
+
+
+def test_a_model_that_is_not_there_is_told_with_those_that_are(litellama):
+    for name, near in (("smolm2", "did you mean smollm2?"), ("defualt", "did you mean default?"), ("nonesuch.gguf", "known models are default")):
+        status, _, err = litellama("inspect", name)
+        assert status == 1 and f"no such file or model: {name!r}" in err and near in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option, value", (("--tokens", 2**32), ("--tokens", 10**30), ("--tokens", -1), ("--temperature", "nan"),
+    ("--temperature", "inf"), ("--top-p", "nan"), ("--min-p", "nan"), ("--repeat-penalty", "nan"), ("--seed", 2**64), ("--top-k", -1),
+    ("--repeat-last-n", 10**20), ("--stop", "")))
+def test_numbers_out_of_range(litellama, model_file, option, value):
+    status, out, err = litellama("run", "x", "--model", model_file, "--device", "float", option, value)
+    assert status == 1 and not out and err.count("\n") == 1 and ("must be" in err or "must have" in err)
+
+
+def test_the_longest_answer_that_can_be_asked_for(litellama, model_file):
+    """A device takes a word of 32 bits."""
+    with serve(Firmware(chat_model())) as url:
+        status, out, err = litellama("run", "word1", "--model", model_file, "--device", url, "--tokens", 2**32 - 1)
+        assert status == 0 and out and "tokens/s" in err
+        with SerialDevice(url, timeout=60) as device:
+            device.load(chat_model())
+            with pytest.raises(ValueError, match="max_tokens is 4294967296, must be 1 to 4294967295"):
+                device.generate([1], SamplerParams(), 2**32)
+
+
+@pytest.mark.parametrize("name, text", (("doctor", "install the rest"), ("bench", "--shape SHAPE"), ("build", "--board NAME")))
+def test_help_of_each_part_explains(litellama, name, text):
+    status, out, err = litellama(name, "--help")
+    assert not status and not err and text in out and "MISSING" not in out and "found" not in out.replace("was found", "").replace("of it found", "")
+    if name != "build":
+        status, out, err = litellama(name, "--nonsense")
+        assert status == 2 and not out and "--nonsense" in err and err.count("\n") == 1
+
+
+def test_tokenizer_is_named_wherever_a_model_is_opened(litellama, tmp_path, model_file):
+    checkpoint, tokenizer = llama2c_bytes(odd_configs()[0][1], 5)
+    (tmp_path/"m.bin").write_bytes(checkpoint), (tmp_path/"t.bin").write_bytes(tokenizer), (tmp_path/"x.txt").write_text("hello you")
+    model, named = ("--model", tmp_path/"m.bin"), ("--tokenizer", tmp_path/"t.bin")
+    for argv in (("run", "x", "--device", "float", "--tokens", 3, *model), ("score", tmp_path/"x.txt", *model), ("inspect", tmp_path/"m.bin"),
+            ("convert", tmp_path/"m.bin", "-o", tmp_path/"m.img")):
+        status, _, err = litellama(*argv)
+        assert status == 1 and "name it with --tokenizer" in err
+        assert litellama(*argv, *named)[0] == 0
+    for name in ("chat", "selftest", "boot-files", "bench"):
+        assert "--tokenizer FILE" in litellama(name, "--help")[1]
+    status, _, err = litellama("run", "x", "--model", model_file, "--device", "float", *named)
+    assert status == 1 and "--tokenizer is for llama2.c checkpoints" in err
+
+
+def test_an_interrupted_prompt_tells_its_tokens_and_time():
+    """Those that were fed, and the time that passed."""
+    class Slow:
+        context, position = 500, 0
+        def forward(self, tokens, logits="last"):
+            time.sleep(0.05)
+            self.position += len(tokens)
+            if self.position > 2*CHUNK:
+                signal.raise_signal(signal.SIGINT)
+            return np.zeros(400, np.float32)
+    class SlowDevice(LocalDevice):
+        def _decoder(self, model):
+            return Slow()
+    device = SlowDevice()
+    device.load(chat_model())
+    r = device.generate([5]*(5*CHUNK), GREEDY, 3)
+    assert (r.finish_reason, r.tokens) == ("abort", []) and r.timings.prompt_tokens == device.position == 3*CHUNK
+    assert 0.15 <= r.timings.prompt_seconds < 5
+    assert cli.statistics(Reply(finish_reason="abort", timings=Timings(7, 0.00035)), GREEDY) == "[7 prompt tokens in 0.00035 s, 0 tokens, abort]"
 
 
 def test_default_model_answers(litellama):

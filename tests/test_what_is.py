@@ -65,7 +65,7 @@ def test_a_damaged_checkpoint_is_still_one(tmp_path):
         text = refused(tmp_path/"m.bin")
         assert any(w in text for w in what.split("|")), text
     (tmp_path/"tokenizer.bin").unlink()
-    assert "litellama convert --tokenizer" in refused(tmp_path/"m.bin")
+    assert "name it with --tokenizer" in refused(tmp_path/"m.bin")
 
 
 def test_rope_tables_of_a_checkpoint(tmp_path):

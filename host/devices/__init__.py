@@ -17,7 +17,7 @@ def _check_line(name):
         return
     from serial.tools.list_ports import comports
     lines = sorted(port.device for port in comports())
-    near  = nearest(name if path else f"/dev/{name}", lines) or nearest(name, LOCAL)
+    near  = name and nearest(name if path else f"/dev/{name}", lines) or nearest(name, LOCAL)
     raise ValueError(f"there is no device {name!r}{near or ','} there are {', '.join(LOCAL)}, socket://HOST:PORT, and serial lines "
         f"(here: {', '.join(lines) or 'none'})")
 

@@ -92,7 +92,7 @@ def _load(data, path, tokenizer, type):
     if tokenizer is None:
         tokenizer = os.path.join(os.path.dirname(path), "tokenizer.bin")
         if not os.path.isfile(tokenizer):
-            raise ValueError("there is no tokenizer.bin beside it: put it there, or name it in `litellama convert --tokenizer`")
+            raise ValueError("there is no tokenizer.bin beside it: put it there, or name it with --tokenizer")
     return read_llama2c(data, _map(tokenizer), type)
 
 
