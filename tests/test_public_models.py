@@ -119,7 +119,8 @@ FOLDERS = {
 @pytest.mark.parametrize("name", FOLDERS)
 def test_folders(tmp_path, name):
     changes, generation, told = FOLDERS[name]
-    config = dataclasses.replace(DIMS, rope_base=float(changes.get("rope_theta", 1e4)) if changes.get("rope_theta") is not ... else 1e4)
+    base   = changes.get("rope_theta", ...)
+    config = dataclasses.replace(DIMS, rope_base=10000.0 if base is ... else float(base))
     model, notes = load_model(write_folder(tmp_path/"m", config, False, generation=generation, **changes))
     others = [n for n in notes if "quantised to" not in n and not n.startswith("tokenizer")]
     assert len(others) == len(told) and all(t in n for t, n in zip(told, others)), others

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """RoPE scaling as models state it, turned into what a table can hold: a divisor for each frequency, and a factor on all
-cosines and sines. (GGUF calls kinds none, linear, yarn; Hugging Face default, linear, llama3, yarn. GGUF has llama3's divisors
+cosines and sines. (GGUF calls kinds none, linear, yarn; Hugging Face default (none), linear, llama3, yarn. GGUF has llama3's divisors
 as a tensor.) Errors are ValueError.
 
 Sources: linear: Chen et al., arXiv 2306.15595. llama3: Meta's llama-models, apply_scaling. yarn: Peng et al., arXiv 2309.00071,
@@ -15,7 +15,7 @@ import numpy as np
 from ...accel.config import check
 from ...accel.image import rope_table
 
-KINDS = ("none", "default", "linear", "llama3", "yarn")
+KINDS = ("none", "linear", "llama3", "yarn")
 
 
 @dataclass(frozen=True)
