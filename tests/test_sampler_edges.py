@@ -37,3 +37,7 @@ def test_both_at_once_look_at_all_candidates():
     fixed = [0, -HALF, -2*HALF]
     assert weights(fixed, top_p=0.8) == [65536, 32768] and weights(fixed, top_p=0.8, min_p=0.6) == [65536]
     assert weights(fixed, top_p=0.57) == [65536] and weights(fixed, top_p=0.58) == [65536, 32768]
+
+
+def test_what_is_not_given_is_greedy_and_cuts_nothing():
+    assert SamplerParams() == SamplerParams(temperature=0.0, top_k=0, top_p=1.0, seed=0, min_p=0.0, repeat_penalty=1.0, repeat_last_n=64)

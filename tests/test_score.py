@@ -6,7 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from litellama.host.score import CHUNK, Score, log_softmax, make_decoder, score_tokens
+from litellama.accel.config import ModelConfig
+from litellama.host.devices.float_model import FloatDecoder
+from litellama.host.random_model import random_model
+from litellama.host.score import CHUNK, Score, log_softmax, make_decoder, score_text, score_tokens
+from litellama.host.tokenizer import Tokenizer
 
 VOCAB = 23
 
@@ -96,3 +100,16 @@ def test_perplexity_has_an_end():
 def test_devices_that_score():
     with pytest.raises(ValueError, match="device 'sim' cannot score, possible are reference and float"):
         make_decoder(None, "sim")
+
+
+@pytest.mark.parametrize("add_bos", [True, False])
+def test_a_text_starts_as_its_tokenizer_says(add_bos):
+    """With BOS, or with its own first token, which is not scored then."""
+    model = random_model(ModelConfig(32, 48, 1, 1, 1, 32, 300, 64), seed=2)
+    t     = Tokenizer.from_bytes(model.tokenizer)
+    t.add_bos       = add_bos
+    model.tokenizer = t.to_bytes()
+    got, ids = score_text(model, "word3 word5 abc", "float"), t.encode("word3 word5 abc")
+    fed  = [t.bos, *ids[:-1]] if add_bos else ids[:-1]
+    want = log_softmax(FloatDecoder(model).forward(fed, "all"))[np.arange(len(fed)), ids[-len(fed):]]
+    assert got.token_ids == ids[-len(fed):] and np.allclose(got.logprobs, want, atol=1e-5)
