@@ -131,7 +131,7 @@ def test_llama3_scaling_is_metas():
             else:
                 smooth = (8192/wave - 1)/(4 - 1)
                 want.append(1/((1 - smooth)/factor + smooth))
-        got = Scaling("llama3", factor, 8192, 1.0, 4.0).divisors(head_dim, 500000.0)
+        got = Scaling("llama3", factor, 8192).divisors(head_dim, 500000.0)
         assert np.allclose(got, want, rtol=1e-12)
 
 
