@@ -78,6 +78,14 @@ def test_lists_of_values():
             judge({name: bad}, keys, "it", TINY)
 
 
+def test_values_of_another_kind_are_refused():
+    for keys, name in ((CONFIG_KEYS, "attention_multiplier"), (CONFIG_KEYS, "query_pre_attn_scalar"), (GGUF_KEYS, "llama.attention.scale"),
+            (CONFIG_KEYS, "no_rope_layers"), (GGUF_KEYS, "split.count")):
+        for value in ("x", {"a": 1}, [[1]], [{}], float("nan")):
+            with pytest.raises(ValueError, match=f"it says {name} is"):
+                judge({name: value}, keys, "it", TINY)
+
+
 def test_messages_are_short_and_printable():
     note, = judge({"x"*999: 1, "\x1b]0;title\x07": 2, "\u202edlrow": 3}, (), "it", TINY)
     assert len(note) < 200 and note.isprintable()

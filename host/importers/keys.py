@@ -22,7 +22,7 @@ NAMED_MAX = 8   # Unknown keys that a note names.
 @dataclass(frozen=True)
 class Key:
     """A row. names: separated by spaces, `*` stands for anything; verdict: USED (the importer reads it), REFUSED or TOLD unless the
-    value is one of `usual` (or `usual(value, config)` is true), NOTHING (it changes no number here), SAMPLING (a suggested option of
+    value is one of `usual` (or `usual(number, config)` is true), NOTHING (it changes no number here), SAMPLING (a suggested option of
     the command line, see sampling.py). text: about it, for README.md and notes; null, empty lists and lists of usual values are
     usual, too."""
     names:   str
@@ -39,7 +39,7 @@ class Key:
         if value is None or isinstance(value, (list, dict, str)) and not value:
             return True
         if callable(self.usual):
-            return self.usual(value, config)
+            return isinstance(value, (int, float)) and self.usual(value, config)
         return all(v in self.usual for v in value) if isinstance(value, list) else value in self.usual
 
 
