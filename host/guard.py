@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 
-ROOM = 1 << 31   # Bytes that a child may take besides what it has of its parent.
+ROOM = 1 << 30   # Bytes that a child may take besides what it has of its parent.
 
 
 def call(function, *arguments):

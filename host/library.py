@@ -118,10 +118,17 @@ class Library:
             raise ValueError(f"the model's tokenizer fails on this text: {e}") from None
         return [table[i] for i in ids]
 
+    def written(self, id):
+        """Name of added token `id` as it stands in a text: the normalised one, where it is found in the normalised text."""
+        if BEGIN not in self._made:
+            self._made[BEGIN] = self._build(BEGIN)
+        made, table = self._made[BEGIN]
+        return made.id_to_token(table.index(id))
+
     def probe(self):
         """ValueError if the tokenizer cannot be built, or fails on one of PROBES."""
         def work():
             made, _ = self._build(BEGIN)
             for text in PROBES if self._careful else PROBES[:1]:
                 guard.call(lambda: made.encode(text, add_special_tokens=False))
-        work() if not self._careful else guard.run(work, 4*SECONDS)
+        work() if not self._careful else guard.run(work, 2*SECONDS)

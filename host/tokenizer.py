@@ -114,7 +114,10 @@ class Tokenizer:
     def piece(self, token):
         """Bytes that `token` stands for."""
         piece, type = self.pieces[token], self.types[token]
-        if type in "cuda":
+        if type in "da" and self.added is not None:
+            piece = self._library.written(token) if "n" in self.added.get(token, "") else piece
+            return (piece.replace(SPACE, " ") if self.decodes == "spaces" else piece).encode()
+        if type in "cud":
             return piece.encode()
         if type == "b":
             return bytes([int(BYTE.match(piece)[1], 16)]) if BYTE.match(piece) else piece.encode()

@@ -44,7 +44,7 @@ GGUF_KEYS = (
     Key("adapter.*", REFUSED, "this is an adapter: merge it into its model first"),
     Key("tokenizer.chat_template tokenizer.chat_template.*", USED, "the default one, the others are told: templates.md"),
     Key("tokenizer.chat_templates", NOTHING, "names of the others"),
-    Key("tokenizer.*", USED, "see the tokenizer's table"),
+    Key("tokenizer.*", USED, "tokenizers.md"),
     Key(_names("context_length embedding_length block_count feed_forward_length attention.head_count attention.head_count_kv"), USED,
         "one value for all layers, or a list of equal ones"),
     Key("llama.attention.key_length", USED),

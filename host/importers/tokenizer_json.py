@@ -20,6 +20,17 @@ _KEYS    = ("version", "truncation", "padding", "added_tokens", "normalizer", "p
 # Names of special tokens in tokenizer_config.json and special_tokens_map.json.
 NAMED    = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 EXTRA    = ("additional_special_tokens", "extra_special_tokens")
+OTHERS   = ("tokenizer.model", "tekken.json", "tiktoken.model", "vocab.json", "vocab.txt", "spiece.model")   # Files that are not read.
+# Keys of those two files that are used, or have no meaning for ids and texts.
+_KNOWN   = {*NAMED, *EXTRA, "added_tokens_decoder", "add_bos_token", "add_eos_token", "chat_template", "clean_up_tokenization_spaces",
+    "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", "split_special_tokens", "tokenizer_class", "legacy",
+    "add_prefix_space", "from_slow", "model_max_length", "max_length", "padding_side", "truncation_side", "truncation_strategy",
+    "stride", "pad_to_multiple_of", "pad_token_type_id", "padding", "truncation", "model_input_names", "name_or_path", "backend",
+    "is_local", "local_files_only", "processor_class", "special_tokens_map_file", "tokenizer_file", "vocab_file", "merges_file",
+    "use_default_system_prompt", "sp_model_kwargs", "spaces_between_special_tokens", "errors", "trim_offsets", "use_fast",
+    "return_token_type_ids", "token_type_ids_pattern", "token_type_ids_include_special_tokens", "model_specific_special_tokens",
+    "image_token", "audio_token", "boi_token", "eoi_token", "auto_map", "device_map", "init_inputs", "model_type",
+    "transformers_version", "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "revision", "cache_dir"}
 
 
 def _content(value):
@@ -49,9 +60,10 @@ def _added_tokens(d, settings):
 
 def _pieces(d, model, vocab, settings):
     """(pieces, types, {id: letters}) of all ids up to `vocab`; ids that no piece has are empty and unused."""
-    fallback      = model.get("byte_fallback") is True
+    fallback      = any(s["type"] == "ByteFallback" for s in flat(d.get("decoder"), "decoders")) or not d.get("decoder")
     names         = model.get("vocab")
     unigram       = model.get("type") == "Unigram"
+    bytes_        = model.get("byte_fallback") is True
     check(isinstance(names, list if unigram else dict), "tokenizer.json has no vocabulary")
     if unigram:
         check(all(isinstance(p, list) and len(p) == 2 for p in names), "tokenizer.json has a piece without a score")
@@ -67,7 +79,7 @@ def _pieces(d, model, vocab, settings):
             f"tokenizer.json has piece {str(piece)[:40]!r} with id {str(id)[:20]}, the model's vocabulary is {vocab}")
         pieces[id], types[id] = piece, letter
     for piece, id in names:
-        put(piece, id, "b" if fallback and isinstance(piece, str) and BYTE.match(piece) else "u" if piece == unknown else "n")
+        put(piece, id, "b" if fallback and bytes_ and isinstance(piece, str) and BYTE.match(piece) else "u" if piece == unknown else "n")
     own = {p for p, _ in names}
     for token in _added_tokens(d, settings):
         piece = token.get("content")
@@ -136,7 +148,8 @@ def _decoder(d, notes):
 
 
 def _begins_with(d, settings, pieces, bos, notes):
-    """Whether BOS goes before a text: tokenizer_config.json's word, else the post-processor's."""
+    """Whether BOS goes before a text: the post-processor's word. Beside a tokenizer.json transformers reads add_bos_token and
+    add_eos_token of tokenizer_config.json no more."""
     steps = flat(d.get("post_processor"), "processors")
     ids, before, after = {p: i for i, p in enumerate(pieces) if p}, [], []
     for s in steps:
@@ -151,11 +164,11 @@ def _begins_with(d, settings, pieces, bos, notes):
             before, after = [i for n in before for i in number(n)], [i for n in after for i in number(n)]
         elif s["type"] != "ByteLevel":
             before, after = [s["cls"][1]], [s["sep"][1]]
-    if "add_bos_token" in settings or "add_eos_token" in settings:   # Then the post-processor is made anew.
-        before = [bos] if settings.get("add_bos_token") else []
-        after  = [None] if settings.get("add_eos_token") else []
+    for key, there in (("add_bos_token", bool(before)), ("add_eos_token", bool(after))):
+        if key in settings and bool(settings[key]) != there:
+            notes.append(f"tokenizer: {key} of tokenizer_config.json is not used: tokenizer.json's post-processor says otherwise")
     if after:
-        notes.append("tokenizer: the files want a token after a text; a prompt goes on, so none is added")
+        notes.append("tokenizer: tokenizer.json puts a token after a text; a prompt goes on, so none is added")
     check(before in ([], [bos]), f"tokenizer.json puts tokens {before} before a text, only BOS ({bos}) is supported")
     return before == [bos]
 
@@ -194,12 +207,14 @@ def _notes(d, settings, kind, flags, pieces, types):
     odd   = [pieces[i] for i, f in flags.items() if "n" in f and types[i] == "c" and steps]
     if odd:
         notes.append(f"tokenizer: {', '.join(odd)[:100]} is looked for in the text as it is, not in the normalised one")
-    if str(settings.get("tokenizer_class")).removesuffix("Fast") == "LlamaTokenizer" and (steps or settings.get("legacy")):
+    if str(settings.get("tokenizer_class")).removesuffix("Fast") == "LlamaTokenizer" and \
+            (steps or settings.get("legacy") or settings.get("add_prefix_space") is False):
         notes.append("tokenizer: tokenizer.json's own steps are used, not those that transformers builds for tokenizer_class "
             "LlamaTokenizer")
     if settings.get("clean_up_tokenization_spaces") and kind != "bpe" or \
             settings.get("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"):
         notes.append("tokenizer: clean_up_tokenization_spaces is not used: spaces before punctuation stay")
+    notes += [f"tokenizer: key {key[:40]!r} beside tokenizer.json is not known here" for key in settings if key not in _KNOWN]
     if settings.get("split_special_tokens"):
         notes.append("tokenizer: split_special_tokens is not used: names of control tokens in a template become them")
     return notes
@@ -208,7 +223,9 @@ def _notes(d, settings, kind, flags, pieces, types):
 def read_tokenizer(path, vocab, settings, config, generation):
     """(Tokenizer, notes) of file `path` for a model of `vocab` tokens; settings, config, generation: objects of
     tokenizer_config.json, config.json, generation_config.json."""
-    check(os.path.isfile(path), "there is no tokenizer.json in it")
+    there    = [n for n in OTHERS if os.path.isfile(os.path.join(os.path.dirname(path), n))]
+    check(os.path.isfile(path), f"there is no tokenizer.json in it{f', only {there[0]}' if there else ''}: save_pretrained of "
+        "transformers writes one")
     check(1 <= vocab <= LIMITS["vocab"], f"vocab is {vocab}, must be 1 to {LIMITS['vocab']}")
     d        = read_json(path, SIZE_MAX)
     beside   = os.path.join(os.path.dirname(path), "special_tokens_map.json")
