@@ -26,7 +26,7 @@ DEFAULT = ("{% for m in messages %}{{ m.role | capitalize }}: {{ m.content | tri
            "{% if add_generation_prompt %}Assistant:{% endif %}")   # For models that bring no template.
 ROLES    = ("system", "user", "assistant")
 LONGEST  = 1 << 18    # Characters of a template.
-PATIENCE = 30         # Seconds until a request is given up; a worker that computes ends itself long before.
+PATIENCE = 60         # Seconds until a request is given up; a worker that computes is ended long before.
 _PAIR    = re.compile("([\ud800-\udbff])([\udc00-\udfff])")
 
 

@@ -38,7 +38,8 @@ MEMORY  = 512 << 20
 CODECS  = ("ascii", "latin_1", "unicode_escape", "raw_unicode_escape", "utf_8", "utf_16", "utf_32", "idna")
 GIVEN   = {"messages", "tools", "documents", "add_generation_prompt"}
 NEEDLE  = "4710174"   # To look for in what a template makes of three of it. The same from both ends, and in capitals.
-OPEN    = (str, int, float, bytes, dict, list, tuple, LoopContext, Macro, Namespace, Cycler, Joiner)   # With attributes to see.
+# What has attributes to see.
+OPEN    = (str, int, float, bytes, dict, list, tuple, range, LoopContext, Macro, Namespace, Cycler, Joiner)
 
 
 class _Compiler(CodeGenerator):

@@ -253,6 +253,7 @@ FAIL = [("{% for %}", "cannot be used: line 1: "), ("{{ x|nofilter }}", "cannot 
     ("{{ ('{0.__class__.x}'|attr('format'))(1) }}", "unsafe"),
     ("{{ '{0.__class__.__mro__}'.format(1) }}", "unsafe"), ("{{ '{x.__class__.y}'.format_map({'x': 1}) }}", "unsafe"),
     ("{{ (['{0.__class__.x}'.format]|first)(2) }}", "unsafe"),
+    ("{{ cycler.next.x }}", "access to attribute 'next' of 'type' object is unsafe"),
     ("{{ namespace(__class__=1) }}", "namespace has no attribute '__class__'"),
     ("{% set n = namespace() %}{% set n.__x__ = 1 %}", "namespace has no attribute"),
     ("{{ dict.fromkeys([1]) }}", "unsafe|no attribute"), ("{{ lipsum.__globals__.os }}", "unsafe"),
@@ -284,7 +285,7 @@ def test_what_fails_says_so_in_one_line(source, message):
     with pytest.raises(ValueError, match=f"\\Achat template of the model .*{message}") as e:
         render(source)
     assert len(str(e.value).splitlines()) == 1 and len(str(e.value)) < 300 and "Traceback" not in str(e.value)
-    assert time.perf_counter() - before < 20   # On a busy machine, the limits being of processor time.
+    assert time.perf_counter() - before < 60   # On a busy machine, the limits being of processor time.
     assert spelt(render(CONTENT))[0] == "hi"   # And others are not concerned.
 
 
