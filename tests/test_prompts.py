@@ -122,3 +122,25 @@ def test_a_system_message_that_the_template_hides_is_refused():
     with pytest.raises(ValueError, match="chat template of the model failed: No system here"):
         s.ask("a", GREEDY, 5)
     assert s.messages == [dict(role="system", content="S")] and s.tokens == []
+
+
+@pytest.mark.parametrize("shift", [False, True])
+def test_a_conversation_that_just_fits_is_fed_whole(shift):
+    """11 positions for the first turn and its answer, 6 for the second message: 17. A context of 16 is too small."""
+    for context, dropped in ((17, 0), (16, 1)):
+        s, device = session(CHAT, ("yyyy", END), ("z",), context=context)
+        s.ask("a", GREEDY, 5, shift=shift)
+        if dropped and not shift:
+            with pytest.raises(ValueError, match="the conversation has 17 tokens, 6 of them with this message, the context holds 16"):
+                s.ask("b", GREEDY, 1, shift=shift)
+            continue
+        assert s.ask("b", GREEDY, 1, shift=shift).turns_dropped == dropped
+        assert len(s.messages) == (4 if not dropped else 2) and s.tokens[:17 - 11*dropped][-6:] == ids(START, "ub", END, START, "a")
+
+
+def test_a_message_that_alone_does_not_fit():
+    for system in (None, "S"):
+        s, device = session(CHAT, ("y",), context=20, system=system)
+        with pytest.raises(ValueError, match=f"the message alone has {46 if system else 42} tokens .*, the context holds 20"):
+            s.ask("b"*37, GREEDY, 5, shift=True)
+        assert device.fed == [] and s.tokens == []
