@@ -273,8 +273,8 @@ class Client:
         answer = unpack(c.HELLO_FIELDS, payload, rest=True)
         if answer.protocol != c.PROTOCOL_VERSION:
             raise DeviceError(f"device speaks protocol {answer.protocol}, this program {c.PROTOCOL_VERSION}: update its firmware")
-        sane("HELLO", answer, clock_hz=answer.clock_hz > 0, port_bytes=answer.port_bytes > 0, position=answer.image_error or answer.position <= answer.context,
-            image_offset=answer.image_offset < answer.main_ram_bytes)
+        sane("HELLO", answer, clock_hz=answer.clock_hz > 0, port_bytes=answer.port_bytes > 0,
+            position=answer.image_error or answer.position <= answer.context, image_offset=answer.image_offset < answer.main_ram_bytes)
         answer.name = answer.rest.decode("utf-8", "replace")
         self.vocab  = answer.vocab
         return answer

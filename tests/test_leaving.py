@@ -180,3 +180,24 @@ def test_a_core_that_hangs_is_noticed_where_wfi_sleeps():
         assert allowed < took < allowed + 2*c.TICK_CYCLES + 4*(1 << 20), deep   # (The line's own time.)
         firmware.error = 0
         assert client.prefill(0, [1]).position == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_the_command_line_ends_its_answer(number, tmp_path):
+    (tmp_path/"model.img").write_bytes(IMAGE)
+    firmware = Fast(MODEL)
+    with serve(firmware, 0.1) as url:
+        child = subprocess.Popen([sys.executable, "-m", "litellama.host", "run", "x", "--model", tmp_path/"model.img", "--device", url,
+            "--tokens", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while len(firmware.passes) < 4:
+            assert child.poll() is None
+            time.sleep(0.02)
+        child.send_signal(number)
+        assert child.wait(60) == 128 + number
+        last = -1
+        while last != len(firmware.passes):   # Nobody asks it to stop any more.
+            last = len(firmware.passes)
+            time.sleep(0.5)
+        assert last < 30
+        with SerialDevice(url) as device:
+            assert device.hello.position == last
