@@ -21,6 +21,7 @@ from litellama.host.importers import default_path, load_model
 from litellama.host.importers.gguf_llama import NAMES
 from litellama.host.importers.pad import Builder, tensor_shapes
 from litellama.host.random_model import llama2c_bytes, odd_configs, random_model, random_tensors, random_tokenizer
+from litellama.host.tokenizer import Tokenizer
 
 GGML = {name: gguf.GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K",
     "Q4_K", "Q5_K", "Q6_K")}
@@ -133,6 +134,22 @@ def test_llama2c(tmp_path, name, config, tied):
     assert np.abs(FloatDecoder(model).forward(tokens, "all") - plain).mean() < 0.06   # What 8 bits cost.
     same = Builder(config).model(random_tensors(config, 11), tied, rope=model.rope)
     assert image.pack_stream(model) == image.pack_stream(same)
+
+
+def test_llama2c_tokenizer(tmp_path):
+    """Pieces, their kinds and scores as run.c takes them; BOS 1 ends a text, too, and what is named as a control token is one."""
+    checkpoint, tokenizer = llama2c_bytes(SMALL, 11)
+    last = random_tokenizer(300).pieces[299].replace("\u2581", " ").encode()
+    for piece, kind, stops in ((b"<|im_end|>", "c", {1, 2, 299}), (b"<|other|>", "c", {1, 2}), (b"<0xg0>", "n", {1, 2}),
+            (b"<|a b|>", "n", {1, 2})):
+        at = tokenizer.rindex(last) - 4
+        (tmp_path/"tokenizer.bin").write_bytes(tokenizer[:at] + struct.pack("<i", len(piece)) + piece)
+        (tmp_path/"model.bin").write_bytes(checkpoint)
+        model, _ = load_model(str(tmp_path/"model.bin"))
+        t, want  = Tokenizer.from_bytes(model.tokenizer), random_tokenizer(300)
+        assert (model.bos, model.eos, t.bos, t.eos, t.unknown, set(t.stop)) == (1, 2, 1, 2, 0, stops) and t.add_bos and t.add_space
+        assert list(t.pieces)[:299] == list(want.pieces)[:299] and t.types == want.types[:299] + kind
+        assert [float(s) for s in t.scores] == [-float(i) for i in range(300)]
 
 
 @pytest.mark.parametrize("name,config,tied", odd_configs(), ids=[c[0] for c in odd_configs()])

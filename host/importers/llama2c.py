@@ -26,7 +26,7 @@ from .pad import Builder, tensor_shapes
 HEADER   = struct.Struct("<7i")
 BOS, EOS = 1, 2
 PER_LAYER = ("norm1", "wq", "wk", "wv", "wo", "norm2", "w1", "w2", "w3")
-_CONTROL = re.compile(r"<\|[^|<>\s]+\|>\Z")   # How chat models name control tokens.
+_CONTROL = re.compile(rf"<\|[^|<>\s{SPACE}]+\|>\Z")   # How chat models name control tokens.
 _BYTE    = re.compile(r"<0x[0-9A-Fa-f]{2}>\Z")
 
 
