@@ -92,7 +92,7 @@ def fp16_parts(h):
 
 def to_fp16(x):
     """fp16 bits of a fp32 >= 0, rounded half up, saturated at 65,504."""
-    scaled = np.asarray(x, np.float64)
+    scaled = np.minimum(np.asarray(x, np.float64), 2.0**16)   # (Beyond that the mantissa would not be an int64.)
     e      = np.clip(biased_exponent(x) - 127, -14, 16)
     mant   = np.floor(np.ldexp(scaled, 10 - e) + 0.5).astype(np.int64)       # 1024 to 2048, below 1024 where subnormal.
     return np.minimum(mant + ((e + 14) << 10), 0x7BFF).astype(np.uint16)     # A carry out of the mantissa steps the exponent.
