@@ -17,12 +17,12 @@ LATENCY = 7
 
 
 class Bench(LiteXModule):
-    """The block behind a model of a wide port; for reads, LiteDRAM's reader in front, as in the core."""
-    def __init__(self, mode):
+    """The block behind a model of a wide port; for reads, LiteDRAM's reader in front, as in the core, that holds `depth` words."""
+    def __init__(self, mode, depth=16):
         self.wide = LiteDRAMNativePort(mode, address_width=10, data_width=WIDTH)
         self.half = LlamaHalfPort(self.wide)
         if mode == "read":
-            self.dma = LiteDRAMDMAReader(self.half.port, fifo_depth=16, fifo_buffered=True)
+            self.dma = LiteDRAMDMAReader(self.half.port, fifo_depth=depth, fifo_buffered=True)
 
 
 def memory():
@@ -35,9 +35,9 @@ def narrow(i):
     return memory()[i//2] >> WIDTH//2*(i % 2) & (1 << WIDTH//2) - 1
 
 
-def serve_reads(port, prng, asked):
-    """Native port: commands taken now and then, data LATENCY clocks later."""
-    pipe = [None]*LATENCY
+def serve_reads(port, prng, asked, latency=LATENCY):
+    """Native port: commands taken now and then, data `latency` clocks later."""
+    pipe = [None]*latency
     while True:
         yield port.cmd.ready.eq(prng.random() < 0.8)
         data = pipe.pop(0)
@@ -48,6 +48,14 @@ def serve_reads(port, prng, asked):
         pipe.append(memory()[(yield port.cmd.addr)] if taken else None)
         if taken:
             asked.append((yield port.cmd.addr))
+
+
+@passive
+def deadline(clocks=6000):
+    """Generator: AssertionError where the others do not end by then."""
+    for _ in range(clocks):
+        yield
+    raise AssertionError(f"no end after {clocks} clocks")
 
 
 def ask(bench, addresses):
@@ -76,7 +84,7 @@ def test_reads(seed):
             if (yield bench.dma.source.valid) and (yield bench.dma.source.ready):
                 got.append((yield bench.dma.source.data))
 
-    run_simulation(bench, [ask(bench, linear + jumps), take(), passive(serve_reads)(bench.wide, prng, asked)])
+    run_simulation(bench, [ask(bench, linear + jumps), take(), passive(serve_reads)(bench.wide, prng, asked), deadline()])
     assert got == [narrow(i) for i in linear + jumps]
     words = sorted({i//2 for i in linear})
     assert asked[:len(words)] == words
@@ -100,13 +108,58 @@ def test_linear_reads_take_half_as_many_words():
             clocks += 1
         count[0] = clocks
 
-    run_simulation(bench, [ask(bench, range(2*WORDS)), take(), passive(serve_reads)(bench.wide, Always(), asked)])
+    run_simulation(bench, [ask(bench, range(2*WORDS)), take(), passive(serve_reads)(bench.wide, Always(), asked), deadline()])
     assert asked == list(range(WORDS)) and count[0] <= 2*WORDS + 25
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_writes(seed):
-    """Masked writes reach their half of the word, in order, when data is taken some clocks after its command."""
+def serve_in_bursts(port, asked, most):
+    """Native port that takes commands as long as they come, then answers all of them, a word a clock, and so on. `most`: how
+    many it had taken, at most."""
+    due = []
+    while True:
+        waited, before = 0, -1
+        yield port.cmd.ready.eq(1)
+        while waited < 12 or not due:         # No more come: all that can be under way is.
+            yield
+            if (yield port.cmd.valid):
+                due.append((yield port.cmd.addr))
+                asked.append(due[-1])
+            waited = waited + 1 if len(due) == before else 0
+            before = len(due)
+        most.append(len(due))
+        yield port.cmd.ready.eq(0)
+        for address in due:
+            yield port.rdata.valid.eq(1)
+            yield port.rdata.data.eq(memory()[address])
+            yield
+        yield port.rdata.valid.eq(0)
+        due.clear()
+
+
+@pytest.mark.parametrize("step", (1, 2, 3))
+def test_more_reads_than_it_holds(step):
+    """A reader deeper than this block's queues, a memory that answers late and all at once: nothing is lost. Both halves of
+    each word, or one of each."""
+    addresses       = [i*step % (2*WORDS) for i in range(150)]
+    bench           = Bench("read", 128)
+    got, asked, most = [], [], []
+
+    def take():
+        yield bench.dma.source.ready.eq(1)
+        while len(got) < len(addresses):
+            yield
+            if (yield bench.dma.source.valid):
+                got.append((yield bench.dma.source.data))
+
+    run_simulation(bench, [ask(bench, addresses), take(), passive(serve_in_bursts)(bench.wide, asked, most), deadline()])
+    assert got == [narrow(i) for i in addresses]
+    assert max(most) >= (16 if step == 1 else 32), "the queues were never full"
+
+
+@pytest.mark.parametrize("seed, accept, latency", ((0, 0.6, LATENCY), (1, 0.6, LATENCY), (2, 0.6, LATENCY), (3, 1, 70)))
+def test_writes(seed, accept, latency):
+    """Masked writes reach their half of the word, in order, when data is taken some clocks after its command; or so late that
+    more commands would come than this block can remember."""
     prng   = random.Random(seed)
     writes = [(prng.randrange(2*WORDS), prng.getrandbits(WIDTH//2), prng.getrandbits(WIDTH//16)) for _ in range(80)]
     bench  = Bench("write")
@@ -141,8 +194,8 @@ def test_writes(seed):
     def controller():
         waiting, done, clock = [], 0, 0
         while done < len(writes):
-            yield wide.cmd.ready.eq(prng.random() < 0.6)
-            yield wide.wdata.ready.eq(bool(waiting) and waiting[0][0] + LATENCY <= clock)
+            yield wide.cmd.ready.eq(prng.random() < accept)
+            yield wide.wdata.ready.eq(bool(waiting) and waiting[0][0] + latency <= clock)
             yield
             clock += 1
             if (yield wide.wdata.ready):
@@ -156,5 +209,5 @@ def test_writes(seed):
             if (yield wide.cmd.valid) and (yield wide.cmd.ready):
                 waiting.append((clock, (yield wide.cmd.addr)))
 
-    run_simulation(bench, [commands(), data(), controller()])
+    run_simulation(bench, [commands(), data(), controller(), deadline()])
     assert stored == want
