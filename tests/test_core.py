@@ -25,6 +25,14 @@ SHAPES = {
 }
 
 
+def check_candidates(core, logits):
+    """The candidates are the twin's, in its order, and so are their logits."""
+    ids, values = core.topk()
+    expected    = numerics.topk(logits, min(64, core.model.config.vocab))
+    assert ids == list(expected)
+    assert (numerics.bits(values) == numerics.bits(logits[expected])).all()
+
+
 def compare(config, model, tokens, **port):
     """Feed `tokens`, comparing x, cache and candidates with the twin after every pass."""
     core = Core(config, model, **port)
@@ -38,10 +46,7 @@ def compare(config, model, tokens, **port):
         x = core.peek("x", 0, c.dim_blocks*BLOCK)
         assert (x == numerics.bits(twin.taps["layer", c.n_layers - 1][0])).all(), f"x differs at position {position}"
         if wanted:
-            ids, values = core.topk()
-            expected    = numerics.topk(logits, min(64, c.vocab))
-            assert ids == list(expected)
-            assert (numerics.bits(values) == numerics.bits(logits[expected])).all()
+            check_candidates(core, logits)
     for i in range(c.n_layers):
         for h in range(c.n_kv_heads):
             cached   = core.cache(i, h, len(tokens))
@@ -118,9 +123,7 @@ def test_causality():
     twin = numerics.Decoder(model, context=core.context, taps={})
     twin.forward(tokens[:3])
     core.step(7, 3)
-    logits = twin.forward([7])
-    ids, values = core.topk()
-    assert (numerics.bits(values) == numerics.bits(logits[ids])).all()
+    check_candidates(core, twin.forward([7]))
 
 
 def test_stream_out_of_step():
@@ -138,9 +141,7 @@ def test_stream_out_of_step():
     core.load(bytes(good))
     core.step(1, 0)
     assert core.get("error") == 0
-    ids, values = core.topk()
-    logits = numerics.Decoder(model).forward([1])
-    assert (numerics.bits(values) == numerics.bits(logits[ids])).all()
+    check_candidates(core, numerics.Decoder(model).forward([1]))
 
 
 def test_dimension_over_limit():
