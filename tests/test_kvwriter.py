@@ -17,11 +17,12 @@ from litellama.accel.kvwriter import LlamaKVWriter
 
 WRITE = ("write_values", "write_valid", "write_address", "write_data", "write_scale_valid", "write_scale_address", "write_scale")
 BASES = 3, 700, 1500, 1501   # Keys, values, key scales, value scales: units of 32 bytes.
+FAR   = (1 << 27) - 300000, 0x2AAAAAB, 0x6ABCDEF, 0x5555555   # The same, far apart; the keys up to the end of 4 GB.
 
 
 def make(width, max_head_dim=64):
     config = CoreConfig(lanes=8, max_dim=64, max_heads_dim=128, max_head_dim=max_head_dim, max_context=64, kv_scales=64)
-    port   = LiteDRAMNativePort("write", address_width=24, data_width=width)
+    port   = LiteDRAMNativePort("write", address_width=35 - width.bit_length() + 1, data_width=width)   # 4 GB.
     dut    = LlamaKVWriter(config, port)
     bench  = Bench([], [*dut.base, dut.flush, *(getattr(dut, n) for n in WRITE), port.cmd.ready, port.wdata.ready],
         [dut.room, dut.idle, port.cmd.valid, port.cmd.we, port.cmd.addr, port.wdata.valid, port.wdata.data, port.wdata.we], [dut])
@@ -66,9 +67,9 @@ class Memory:
 
 
 class Heads:
-    """Bytes and scales as LlamaKVQuantise gives them out, and what memory should hold then."""
-    def __init__(self, dut, prng):
-        self.dut, self.prng = dut, prng
+    """Bytes and scales as LlamaKVQuantise gives them out, and what memory should hold then; `bases` see BASES."""
+    def __init__(self, dut, prng, bases=BASES):
+        self.dut, self.prng, self.bases = dut, prng, bases
         self.bytes, self.given, self.waits, self.complete = {}, 0, 0, True
 
     def write(self, values, base, sbase, position, data, scale, gap=0.0):
@@ -83,7 +84,7 @@ class Heads:
             while self.prng.random() < gap:
                 yield
             at = base + (position//BLOCK*BLOCK*hd + i*BLOCK + position % BLOCK if values else position*hd + i)
-            self.bytes[BASES[values]*UNIT_BYTES + at] = byte
+            self.bytes[self.bases[values]*UNIT_BYTES + at] = byte
             yield dut.write_valid.eq(1)
             yield dut.write_address.eq(at)
             yield dut.write_data.eq(byte)
@@ -91,7 +92,7 @@ class Heads:
             yield
             self.given += 1
             yield dut.write_valid.eq(0)
-        at = BASES[2 + values]*UNIT_BYTES + 2*(sbase + position)
+        at = self.bases[2 + values]*UNIT_BYTES + 2*(sbase + position)
         self.bytes.update({at: scale & 255, at + 1: scale >> 8})
         yield dut.write_scale_valid.eq(1)
         yield dut.write_scale_address.eq(sbase + position)
@@ -133,8 +134,8 @@ def until_idle(dut, memory, timeout=3000):
     yield dut.flush.eq(0)
 
 
-def setup(dut):
-    for signal, value in zip(dut.base, BASES):
+def setup(dut, bases=BASES):
+    for signal, value in zip(dut.base, bases):
         yield signal.eq(value)
     for _ in range(5):
         yield
@@ -157,6 +158,24 @@ def test_contents(width, ready, latency, gap, tmp_path):
             yield from until_idle(dut, memory)
             assert memory.bytes == heads.bytes
             assert len(memory.commands) - before == n*(hd*8//width + 1) + n*(hd + 1)
+    run_block(bench, [main(), memory.run(), watch(dut, memory, heads)], bench.ios, tmp_path)
+
+
+@pytest.mark.parametrize("width", (16, 128))
+def test_last_addresses(width, tmp_path):
+    """A cache in the last bytes of 4 GB, and far behind its base: no address is cut short."""
+    bench, dut, port = make(width)
+    prng   = random.Random(width)
+    memory = Memory(dut, port, prng, 1, (2, 5))
+    heads  = Heads(dut, prng, FAR)
+    def main():
+        yield from setup(dut, FAR)
+        last = 300000*UNIT_BYTES - 64*32      # Of the keys: their region ends with DRAM.
+        for values, base, sbase, position in ((0, last, 0, 63), (0, 0, 0, 0), (1, (1 << 30) - 2*64*32, (1 << 24) - 128, 63), (1, 0, 0, 0)):
+            yield from heads.write(values, base, sbase, position, [prng.randrange(256) for _ in range(32)], prng.randrange(1 << 16))
+        yield from until_idle(dut, memory)
+        assert memory.bytes == heads.bytes
+        assert max(heads.bytes) == (1 << 32) - 1
     run_block(bench, [main(), memory.run(), watch(dut, memory, heads)], bench.ios, tmp_path)
 
 

@@ -278,7 +278,8 @@ def test_embedding_and_candidates():
     """Rows by the format's formula; of equal logits the lower index first."""
     q = np.arange(64).reshape(2, 1, 32).astype(np.uint8) % 16
     d, m = np.float16([[0.5], [-2]]).view(np.uint16), np.float16([[3], [0.25]]).view(np.uint16)
-    assert n.dequantise_row(image.QMatrix(image.Q4_0, q, d), [1, 0]).tolist() == [[-2.0*(v % 16 - 8) for v in range(32)], [0.5*(v % 16 - 8) for v in range(32)]]
+    assert n.dequantise_row(image.QMatrix(image.Q4_0, q, d), [1, 0]).tolist() == [[k*(v % 16 - 8) for v in range(32)]
+        for k in (-2.0, 0.5)]
     assert n.dequantise_row(image.QMatrix(image.Q4_1, q, d, m), [0]).tolist() == [[0.5*(v % 16) + 3 for v in range(32)]]
     assert n.dequantise_row(image.QMatrix(image.Q8_0, q.astype(np.int8) - 120, d), [1]).tolist() == [[-2.0*(v % 16 - 120) for v in range(32)]]
     assert n.topk(np.float32([1, 3, -2, 3, 0, 3]), 4).tolist() == [1, 3, 5, 0]
