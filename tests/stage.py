@@ -58,7 +58,7 @@ class Bench(LiteXModule):
 
     def run(self, main, path, seed=1, load=0.0, function_load=None, extra=()):
         """Run generator `main` to its end, the VPU and the table being taken in a share `load` of the clocks (the table in
-        `function_load`, where given), and `extra` generators beside it.
+        `function_load`, where given; either may be a function of the clock), and `extra` generators beside it.
 
         Returns [(clock, data, dest, last)] of the VPU's results, the bench's own left out.
         """
@@ -70,10 +70,12 @@ class Bench(LiteXModule):
                 yield
             running[0] = False
         def watch():
-            clock, go, go2 = 0, throttle(seed, load), throttle(seed + 1, load if function_load is None else function_load)
+            clock  = 0
+            shares = load, load if function_load is None else function_load
+            taken  = [share if callable(share) else lambda _, go=throttle(seed + i, share): next(go) for i, share in enumerate(shares)]
             while running[0]:
-                yield self.busy_vpu.eq(int(next(go)))
-                yield self.busy_function.eq(int(next(go2)))
+                yield self.busy_vpu.eq(int(taken[0](clock)))
+                yield self.busy_function.eq(int(taken[1](clock)))
                 yield
                 clock += 1
                 assert clock < 5000, "the stage hangs"
@@ -92,6 +94,11 @@ def items(x, **fields):
     """For gateware.feed: fp32 elements of x as `data`, or under fields' `name`, with other constant fields and `last`."""
     name, bits = fields.pop("name", "data"), f32_bits(x)
     return [{name: b, "last": int(i == len(bits) - 1), **fields} for i, b in enumerate(bits)]
+
+
+def in_turns(clocks, free=3, offset=0):
+    """For Bench.run: taken for `clocks` clocks, then not for `free`, for ever."""
+    return lambda clock: (clock + offset) % (clocks + free) < clocks
 
 
 def pulse(signal):
