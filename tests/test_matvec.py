@@ -224,25 +224,33 @@ def test_one_beat_a_clock(lanes, columns, type, blocks, tmp_path):
     run_block(dut, [control()], dut.ios, tmp_path)
 
 
-def test_consumer_waits(tmp_path):
-    """Rows of one beat while nobody takes results: the array stops in time and loses nothing."""
-    dut, prng = Engine(32, 1), np.random.default_rng(4)
-    mv, w     = dut.matvec, random_matrix(prng, Q4_0, 80, 1)
-    vectors   = random_vectors(prng, 1)
+@pytest.mark.parametrize("lanes, columns, type, turns", ((32, 1, Q4_0, 0), (32, 3, Q8_0, 0), (32, 3, Q8_0, 2)))
+def test_consumer_waits(lanes, columns, type, turns, tmp_path):
+    """Short rows while nobody takes results, then while hardly anybody does: the array stops in time and loses nothing, be it one
+    result a row or one for each column."""
+    rows      = TURN_ROWS if turns else 80//columns
+    dut, prng = Engine(lanes, columns), np.random.default_rng(4)
+    mv, w     = dut.matvec, random_matrix(prng, type, rows, turns or 1)
+    vectors   = random_vectors(prng, columns)
     scales(prng, w, (8, 12))
-    beats     = [{k: b[k] for k in ("q", "d", "m", "block_last")} for b in weight_beats(w, 32)]
-    x         = numerics.Bfp(vectors[0].mant[None, :1], vectors[0].exp[None, :1], vectors[0].emax[None])
-    want, got = numerics.bits(numerics.matvec(w, x))[0].tolist(), []
+    job       = Job(w, turns=turns)
+    beats     = [{k: v for k, v in b.items() if k not in ("first", "last")} for part in job.strips() for b in weight_beats(part, lanes)]
+    x         = numerics.Bfp(*(np.stack([getattr(v, f)[:w.blocks] for v in vectors]) for f in ("mant", "exp")),
+        np.array([v.emax for v in vectors]))
+    y         = numerics.bits(numerics.matvec(w, x))
+    order     = [(c, r) for c in range(columns) for r in range(rows)] if turns else [(c, r) for r in range(rows) for c in range(columns)]
+    want, got = [(int(y[c, r]), c) for c, r in order], []
 
     def control():
         yield from store(dut.activations, vectors)
-        for s, v in ((mv.rows, w.rows), (mv.blocks, 1), (mv.type, w.type), (mv.exponent, w.scale_exponent()),
-                (mv.emax[0], int(vectors[0].emax)), (mv.start, 1)):
+        for s, v in ((mv.rows, w.rows), (mv.blocks, 1), (mv.turns, turns or 1), (mv.by_column, int(turns > 0)), (mv.type, w.type),
+                (mv.exponent, w.scale_exponent()), *((e, int(v.emax)) for e, v in zip(mv.emax, vectors)), (mv.start, 1)):
             yield s.eq(v)
         yield
         yield mv.start.eq(0)
         for _ in range(120):
             yield
-        yield from drain(dut.source, got, len(want))
+        yield from drain(dut.source, got, len(want)//2, 0.2, timeout=600)
+        yield from drain(dut.source, got, len(want), timeout=600)
     run_block(dut, [control(), feed(mv.sink, beats)], dut.ios, tmp_path)
-    assert [g["data"] for g in got] == want
+    assert [(g["data"], g["column"]) for g in got] == want
