@@ -18,7 +18,7 @@ from test_unpack import shown
 class Reader(LiteXModule):
     """LlamaStreamReader behind ports of its own; outputs are combinational copies."""
     def __init__(self, n_ports, port_bytes, beat_bytes, fifo_bytes):
-        self.ports  = [LiteDRAMNativePort("read", 32 - port_bytes.bit_length(), port_bytes*8) for _ in range(n_ports)]
+        self.ports  = [LiteDRAMNativePort("read", 33 - port_bytes.bit_length(), port_bytes*8) for _ in range(n_ports)]
         self.reader = r = LlamaStreamReader(self.ports, beat_bytes, fifo_bytes)
         self.source = shown(self, r.source)
         self.ios    = [r.sink, self.source, r.flush]
@@ -70,7 +70,7 @@ def expected(commands, beat_bytes):
     return [content(32*a + i, beat_bytes) for a, units in commands for i in range(0, 32*units, beat_bytes)]
 
 
-COMMANDS = [(5, 3), (61, 7), (130, 1), (1000, 0), (255, 2), (184, 12), (63, 1), (1 << 20, 4)]
+COMMANDS = [(5, 3), (61, 7), (130, 1), (1000, 0), (255, 2), (184, 12), (63, 1), (1 << 20, 4), ((1 << 27) - 9, 9)]
 
 
 @pytest.mark.parametrize("n_ports, port_bytes, beat_bytes, accept, spread, draining", [(1, 16, 16, 1, 0, 1), (1, 2, 4, 0.8, 5, 1),
@@ -168,5 +168,11 @@ def test_flush(n_ports, port_bytes, beat_bytes, tmp_path):
             yield from command(*commands[0])
             yield from drain(dut.source, got, 96//beat_bytes)
             assert [g["data"] for g in got] == expected(commands, beat_bytes)
+            yield dut.source.ready.eq(1)
+            for _ in range(40):                     # Nothing follows: no beat, no read that is still to come.
+                yield
+                assert not (yield dut.source.valid), "a beat of before the flush"
+            assert (yield r.idle)
+            yield dut.source.ready.eq(0)
 
     run_block(dut, [bench(), *[passive(memory)(p, [], 0.8, 15, i, 10) for i, p in enumerate(dut.ports)]], dut.ios, tmp_path)
