@@ -132,12 +132,25 @@ class Core:
     def get(self, name):
         return self.lib.core_get(self.core, self.index[name])
 
-    def step(self, token, position, logits=True, limit=200_000):
-        """Run one pass; returns its cycles. AssertionError where it does not end."""
+    def begin(self, token, position, logits=True):
+        """Start a pass, and stop after its first clock."""
         for name, value in dict(token=token, position=position, want_logits=int(logits), start=1).items():
             self.set(name, value)
         self.lib.core_steps(self.core, 1)
         self.set("start", 0)
+
+    def abort(self, token, position, clocks, limit=20_000):
+        """Start a pass, reset it after `clocks`, wait until the core is idle."""
+        self.begin(token, position)
+        self.lib.core_steps(self.core, clocks - 1)
+        self.set("reset", 1)
+        self.lib.core_steps(self.core, 1)
+        self.set("reset", 0)
+        assert self.lib.core_until(self.core, self.index["busy"], 0, ctypes.c_uint64(limit)) > 0, f"busy {limit} cycles after a reset"
+
+    def step(self, token, position, logits=True, limit=200_000):
+        """Run one pass; returns its cycles. AssertionError where it does not end."""
+        self.begin(token, position, logits)
         cycles = self.lib.core_until(self.core, self.index["done"], 1, ctypes.c_uint64(limit))
         assert cycles > 0, f"no end after {limit} cycles"
         self.lib.core_steps(self.core, 3)
@@ -204,6 +217,19 @@ class Core:
             scales       = [self.peek(r, at, rows).astype(np.uint16) for r in ("key_scales", "value_scales")]
         values = values.reshape(-1, n, 32).transpose(0, 2, 1).reshape(-1, n)
         return keys.reshape(-1, n)[:positions], values[:positions], *(s[:positions] for s in scales)
+
+    def store(self, layer, head, k, v, k_scale, v_scale):
+        """Put the first positions of one KV head into a cache in DRAM: what `cache` gives."""
+        assert self.in_dram
+        n, rows = self.model.config.head_blocks*32, -(-self.context//32)*32
+        at      = (layer*self.model.config.n_kv_heads + head)*rows
+        tiles   = np.zeros((-(-len(v)//32)*32, n), np.int8)
+        tiles[:len(v)] = v
+        tiles   = tiles.reshape(-1, 32, n).transpose(0, 2, 1)
+        for region, byte, data in (("keys", at*n, k), ("values", at*n, tiles), ("key_scales", 2*at, k_scale),
+                ("value_scales", 2*at, v_scale)):
+            data = np.ascontiguousarray(data).tobytes()
+            self.lib.core_write(self.core, ctypes.c_size_t(self.regions[region] + byte), ctypes.c_size_t(len(data)), data)
 
     def peek(self, region, word, n=1):
         """`n` words of a debug region, as uint32."""

@@ -69,6 +69,7 @@ Harness *core_new(unsigned latency, unsigned stall_256)
 void core_delete(Harness *h) { delete h; }
 void core_load(Harness *h, const uint8_t *data, size_t n) { h->memory.assign(data, data + n); }
 void core_read(Harness *h, size_t at, size_t n, uint8_t *out) { for (size_t i = 0; i < n; i++) out[i] = at + i < h->memory.size() ? h->memory[at + i] : 0; }
+void core_write(Harness *h, size_t at, size_t n, const uint8_t *data) { if (at + n > h->memory.size()) h->memory.resize(at + n); memcpy(&h->memory[at], data, n); }
 void core_set(Harness *h, int index, uint32_t value)
 {
     switch (index) {
