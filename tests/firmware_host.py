@@ -7,6 +7,7 @@
 
 import ctypes
 from dataclasses import astuple
+import os
 from pathlib import Path
 import shutil
 import socket
@@ -29,18 +30,20 @@ SOURCES      = [p for p in sorted(FIRMWARE.glob("*.c")) if p.name not in ("main.
 IMAGE_OFFSET = 0x1000    # As in firmware_stub/generated/soc.h.
 SCAN         = 0xFFFFFFFF   # Token of a scan: firmware_stub/stub.h.
 PASS         = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32)
+SANITISE     = ["-fsanitize=address", "-fno-omit-frame-pointer"] if "libasan" in os.environ.get("LD_PRELOAD", "") else []
 _built       = {}
 
 
 def library():
-    """A fresh copy of the firmware as a ctypes library: each has its own state. Undefined behaviour ends the test."""
+    """A fresh copy of the firmware as a ctypes library: each has its own state. Undefined behaviour ends the test, as does an access
+    outside of an object where the address sanitiser's library is loaded (tests/test_sanitised.py)."""
     if "path" not in _built:
         _built["folder"] = tempfile.TemporaryDirectory(prefix="litellama-firmware-")
         folder = Path(_built["folder"].name)
         subprocess.run([sys.executable, "-m", "litellama.firmware.generate", folder/"llama_generated.h"], check=True)
         subprocess.run(["gcc", "-std=gnu99", "-O2", "-shared", "-fPIC", "-Wl,-Bsymbolic", "-Wall", "-Wextra", "-Werror",
             "-Wno-unknown-pragmas", "-Wmissing-prototypes", "-fsanitize=bounds,shift-exponent,signed-integer-overflow,null,alignment",
-            "-fsanitize-undefined-trap-on-error", f"-I{folder}", f"-I{STUB}", f"-I{FIRMWARE}", *SOURCES, "-o", folder/"fw.so"],
+            "-fsanitize-undefined-trap-on-error", *SANITISE, f"-I{folder}", f"-I{STUB}", f"-I{FIRMWARE}", *SOURCES, "-o", folder/"fw.so"],
             check=True)
         _built["path"], _built["n"] = folder/"fw.so", 0
     _built["n"] += 1
