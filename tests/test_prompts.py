@@ -65,6 +65,7 @@ def test_the_same_message_after_an_interruption_at_its_end():
     """All of it but one token is there, or all: at least one is fed, for its logits."""
     s, device = session(CHAT, None, ("y", END))
     s.ask("a", GREEDY, 9)
+    assert s.messages == []   # No answer, no turn.
     held = len(ids(START, "ua", END, START, "a"))
     for at in (held, held - 1):
         device.position, s.tokens, device.fed = at, ids(START, "ua", END, START, "a")[:at], []
@@ -144,3 +145,14 @@ def test_a_message_that_alone_does_not_fit():
         with pytest.raises(ValueError, match=f"the message alone has {46 if system else 42} tokens .*, the context holds 20"):
             s.ask("b"*37, GREEDY, 5, shift=True)
         assert device.fed == [] and s.tokens == []
+
+
+@pytest.mark.parametrize("template, text", [("{{ messages[0].content }}<e>", "yes"), ("<e>{{ messages[0].content }}", " yes")])
+def test_the_space_before_an_answer_depends_on_the_token_before(template, text):
+    """After a control token it is the tokenizer's own, after text it is said."""
+    t     = Tokenizer("spm", ["<unk>", "<s>", "<e>", "\u2581", "a", "\u2581yes", "\u2581a"], "uccnnnn", 1, 2, add_space=True, scores=[0.0]*7)
+    model = chat_model(template=template)
+    model.tokenizer = t.to_bytes()
+    device = ScriptedDevice([5])
+    assert Session(device, model).ask("a", GREEDY, 5).text == text
+    assert device.fed == [[1, 6, 2] if template.endswith("<e>") else [1, 2, 6]]
