@@ -408,6 +408,7 @@ def test_a_model_that_is_not_there_is_told_with_those_that_are(litellama):
 def test_numbers_out_of_range(litellama, model_file, option, value):
     status, out, err = litellama("run", "x", "--model", model_file, "--device", "float", option, value)
     assert status == 1 and not out and err.count("\n") == 1 and ("must be" in err or "must have" in err)
+    assert "--tokens is" in err or option != "--tokens"
 
 
 def test_the_longest_answer_that_can_be_asked_for(litellama, model_file):

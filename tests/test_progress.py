@@ -115,6 +115,7 @@ def shown(monkeypatch):
         clock, err = Clock(), io.StringIO()
         err.isatty = lambda: terminal
         monkeypatch.setattr(progress, "time", clock)
+        monkeypatch.setenv("TERM", "xterm")
         monkeypatch.setattr(sys, "stderr", err)
         return clock, err
     return begin
@@ -189,6 +190,16 @@ def test_a_log_gets_a_line_every_half_minute_of_long_runs(shown):
         "prompt token 10 of 10, layer 1 of 10, about 10 s left"]
     p.wipe()
     assert err.getvalue().splitlines() == lines and "\x1b" not in err.getvalue()
+
+
+def test_a_dumb_terminal_gets_a_log(shown, monkeypatch):
+    clock, err = shown(True)
+    monkeypatch.setenv("TERM", "dumb")
+    p = Progress("prompt token", 8)
+    clock.now += 40
+    p(1, 10, 0, 10)
+    p.wipe()
+    assert err.getvalue() == "prompt token 2 of 10, layer 1 of 10, about 6 min left\n"
 
 
 def test_a_short_run_leaves_no_line_in_a_log(shown):
