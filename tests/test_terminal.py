@@ -44,9 +44,10 @@ def stat(pid):
     return ("X" if fields[0] == "Z" else fields[0]), (int(fields[11]) + int(fields[12]))/os.sysconf("SC_CLK_TCK")
 
 
-def children(pid):
-    """Processes whose parent is `pid`."""
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def children(pid, name=""):
+    """Processes whose parent is `pid`, those called `name` alone if it is given."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(p) for p in found if not name or Path(f"/proc/{p}/comm").read_text().strip() == name]
 
 
 def wait_for(condition, seconds=240):
@@ -68,7 +69,7 @@ class Chat:
         if "chat" in argv:
             self.expect(r"Ctrl-C: stop the answer")
             self.ready()
-        self.worker = children(self.pid)[0] if device == "sim" and "chat" in argv else self.pid
+        self.worker = children(self.pid, "Vsim")[0] if device == "sim" and "chat" in argv else self.pid
 
     def expect(self, pattern):
         """Wait for `pattern`; the match."""
@@ -177,8 +178,7 @@ def test_ctrl_c_ends_a_run(chat, device):
 def test_ctrl_c_ends_the_start(chat):
     """While the model is loaded: one empty line, status 130."""
     c = chat("sim", argv=("run", STORY))
-    wait_for(lambda: children(c.pid))
-    c.worker = children(c.pid)[0]
+    c.worker = wait_for(lambda: children(c.pid, "Vsim"))[0]
     c.terminal.sendintr()
     c.expect(pexpect.EOF)
     c.terminal.close()
@@ -194,7 +194,7 @@ def test_ctrl_z_and_fg(tmp_path, built, device):
         t.sendline(" ".join(command("chat", "--tokens", "40", "--device", device)))
         t.expect("Ctrl-C: stop the answer")
         chat  = wait_for(lambda: children(t.pid))[0]
-        all_  = [chat, *children(chat)]
+        all_  = [chat, *children(chat, "Vsim")]
         typed = lambda: not termios.tcgetattr(t.child_fd)[3] & termios.ISIG
         wait_for(typed)
         t.send(STORY + "\r")
