@@ -194,6 +194,12 @@ def test_requantise_tells_its_error(source, type):
     assert got is w or source != type
 
 
+@pytest.mark.parametrize("shape,match", [((0, 64), "no weights"), ((3, 0), "no weights"), ((2, 48), "multiples of 32")])
+def test_wrong_shapes(shape, match):
+    with pytest.raises(ValueError, match=match):
+        quantise.quantise(np.ones(shape, np.float32), Q4_0)
+
+
 def test_q4_1_steps_of_a_constant_block():
     """All weights d*q + m with one q: an fp16, and another for the rest."""
     x = np.full((1, 32), np.float32(1.0) + np.float32(2.0**-14)*7, np.float32)
