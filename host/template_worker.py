@@ -104,14 +104,6 @@ def _check_attribute(name):
         raise SecurityError(f"a namespace has no attribute {name!r}")
 
 
-def _join_texts(parts):
-    """The operator `~`: as jinja2's, which escapes where one part is marked as HTML."""
-    parts = list(parts)
-    if any(hasattr(p, "__html__") for p in parts):
-        return jinja2.runtime.markup_join(parts)
-    return concat(map(str, parts))
-
-
 def _raise(message):
     raise jinja2.exceptions.TemplateError(str(message))
 
@@ -166,7 +158,7 @@ class Environment(ImmutableSandboxedEnvironment):
     code_generator_class = _Compiler
     concat               = staticmethod(concat)
     own                  = staticmethod(own)
-    join_texts           = staticmethod(_join_texts)
+    join_texts           = staticmethod(lambda parts: concat(map(str, parts)))
 
     def __init__(self):
         super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False, cache_size=0,
