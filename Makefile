@@ -22,7 +22,7 @@ soak: $(VENV)/.ready-dev
 bench: $(VENV)/.ready-run
 	litellama bench $(ARGS)
 
-$(VENV)/.ready-%: setup.py pyproject.toml setup.sh host/doctor.py
+$(VENV)/.ready-%: setup.py constraints.txt pyproject.toml setup.sh host/doctor.py
 	./setup.sh $(VENV) $*
 
 clean:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# setup.sh VENV run|dev: install missing Debian packages, make the virtual environment, install the package editable
-# with its pins. Called by the Makefile when VENV/.ready-run or VENV/.ready-dev is older than setup.py.
+# setup.sh VENV run|dev: install missing Debian packages, make the virtual environment, install the package editable,
+# all of it at the versions of constraints.txt. Called by the Makefile when VENV/.ready-run or VENV/.ready-dev is older than that.
 set -eu
 venv=$1
 set=$2
@@ -35,6 +35,8 @@ fi
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     { echo "$python is older than 3.11: set PYTHON to a newer one" >&2; exit 1; }
 "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv"
+# By their environment pip constrains the build backend, too: older ones by the first, newer by the second.
+export PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 if [ "$set" = dev ]; then
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 else

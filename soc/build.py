@@ -153,7 +153,10 @@ def generate(soc, parser, small_bios):
     """Write the gateware's sources and compile the software (unless told not to) into the output folder; returns LiteX's Builder."""
     import litex
     from .board_software import BoardBuilder
-    builder = BoardBuilder(soc, **parser.builder_argdict)
+    arguments = dict(parser.builder_argdict)
+    if arguments.get("build_log") is True:   # Newer LiteX's own, in the file that is ours below.
+        arguments["build_log"] = False
+    builder = BoardBuilder(soc, **arguments)
     builder.small_bios = small_bios
     output  = Path(builder.output_dir)
     here    = os.getcwd()

@@ -12,7 +12,6 @@ By hand: python3 -m litellama.soc.sim --help
 """
 
 from dataclasses import asdict, dataclass, fields
-from importlib import metadata
 import argparse
 import contextlib
 import json
@@ -28,6 +27,7 @@ import time
 
 from ..accel.config import CoreConfig
 from .cache import cached, digest, fresh_names
+from .found import accepted, package, picolibc_fault
 
 ROOT = Path(__file__).absolute().parent
 
@@ -120,12 +120,16 @@ def _build_libc(folder, include):
 
 
 def link_libc(software):
-    """Link the cached C library, built for this CPU, into a LiteX software folder; returns its packages' names."""
+    """Link the cached C library, built for this CPU by this LiteX, into a LiteX software folder; returns its packages' names."""
+    if fault := picolibc_fault():
+        raise SimError(fault)
     include  = software/"include"
     text     = (include/"generated/variables.mak").read_text()
-    flags    = " ".join(re.findall(r"^(?:CPUFLAGS=.*|LTO=1)", text, re.M))
-    packages = [metadata.version(f"pythondata-software-{name}") for name in ("picolibc", "compiler-rt")]
-    libc     = cached("libc", digest(flags, *packages), lambda target: _build_libc(target, include))
+    flags    = " ".join(re.findall(r"^(?:CPUFLAGS=.*|LTO=1|PICOLIBC_FORMAT=.*|LIBC_MODE=.*)", text, re.M))
+    packages = [package(f"pythondata-software-{name}").state for name in ("picolibc", "compiler-rt")]
+    litex    = package("litex").folder/"soc/software"
+    rules    = [litex/"common.mak", *sorted(p for name in _LIBRARIES[:2] for p in (litex/name).rglob("*") if p.is_file())]
+    libc     = cached("libc", digest(flags, *packages, *rules), lambda target: _build_libc(target, include))
     for name in _LIBRARIES[:2]:
         if (software/name).is_dir() and not (software/name).is_symlink():   # LiteX makes an empty one.
             (software/name).rmdir()
@@ -150,7 +154,7 @@ def _generate(folder, config, memory, options):
     fresh_names()
     soc     = LlamaSimSoC(config, get_memory(memory), **options)
     builder = Builder(soc, output_dir=folder, compile_software=False, compile_gateware=False, csr_csv=folder/"csr.csv",
-        csr_json=folder/"csr.json")
+        csr_json=folder/"csr.json", **accepted(Builder.__init__, build_log=False))
     builder.software_packages  = [package for package in builder.software_packages if package[0] in _LIBRARIES]
     builder.software_libraries = list(_LIBRARIES)
     builder.build(run=False)
@@ -201,7 +205,7 @@ def build_simulator(config=CoreConfig(), memory="ddr3x16", l2_bytes=8192, **opti
     options = dict(options, l2_bytes=l2_bytes)
     sources = [path for folder in _GATEWARE for path in sorted(folder.glob("*.py"))]
     key     = digest(json.dumps([config and asdict(config), memory, options], sort_keys=True), sys.version, *_compiler(),
-        *map(metadata.version, _VERSIONS), *sources, ROOT/"sim_main.cpp")
+        *(package(name).state for name in _VERSIONS), *sources, ROOT/"sim_main.cpp")
     folder  = cached("soc", key, lambda target: _build_soc(target, config, memory, options))
     facts   = json.loads((folder/"simulator.json").read_text())
     return SimBuild(folder, Path(facts["binary"]), facts["clk_freq"], facts["image_offset"])
