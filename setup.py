@@ -24,7 +24,7 @@ RUN = [
     # Models and the host tool.
     "numpy>=1.26.4",
     "numba>=0.59.1",
-    "gguf>=0.10.0",
+    "gguf>=0.19.0",
     "tokenizers>=0.20.0",
     "sentencepiece>=0.2.0",
     "safetensors>=0.4.5",

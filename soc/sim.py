@@ -125,11 +125,11 @@ def link_libc(software):
         raise SimError(fault)
     include  = software/"include"
     text     = (include/"generated/variables.mak").read_text()
-    flags    = " ".join(re.findall(r"^(?:CPUFLAGS=.*|LTO=1|PICOLIBC_FORMAT=.*|LIBC_MODE=.*)", text, re.M))
+    flags    = " ".join(re.findall(r"^(?:CPUFLAGS=.*|LTO=1|PICOLIBC_FORMAT=(?!integer).*|LIBC_MODE=.*)", text, re.M))
     packages = [package(f"pythondata-software-{name}").state for name in ("picolibc", "compiler-rt")]
-    litex    = package("litex").folder/"soc/software"
-    rules    = [litex/"common.mak", *sorted(p for name in _LIBRARIES[:2] for p in (litex/name).rglob("*") if p.is_file())]
-    libc     = cached("libc", digest(flags, *packages, *rules), lambda target: _build_libc(target, include))
+    litex    = package("litex")
+    packages += [litex.state] if litex.checkout else []
+    libc     = cached("libc", digest(flags, *packages), lambda target: _build_libc(target, include))
     for name in _LIBRARIES[:2]:
         if (software/name).is_dir() and not (software/name).is_symlink():   # LiteX makes an empty one.
             (software/name).rmdir()
