@@ -163,15 +163,16 @@ def test_firmware_needs_the_smallest_libc_alone(simulator):
 
 def test_firmware_runs_constructors_of_libraries(simulator, tmp_path):
     """Newer LiteX's crt0 calls what stands between these symbols: they are there, and a constructor stands between them."""
-    (tmp_path/"x.c").write_text("extern void (*const __preinit_array_start[])(void), (*const __preinit_array_end[])(void);\n"
+    (tmp_path/"crt0.c").write_text("extern void (*const __preinit_array_start[])(void), (*const __preinit_array_end[])(void);\n"
         "extern void (*const __init_array_start[])(void), (*const __init_array_end[])(void);\n"
         "int made; __attribute__((constructor)) static void make(void) { made = 1; }\n"
-        "__attribute__((section(\".text.crt0\"))) void _start(void) {\n"
+        "void _start(void) {\n"
         "for (void (*const *f)(void) = __preinit_array_start; f != __preinit_array_end; f++) (*f)();\n"
         "for (void (*const *f)(void) = __init_array_start; f != __init_array_end; f++) (*f)(); }\n")
-    subprocess.run([f"{TRIPLE}gcc", "-march=rv32i2p0_m", "-mabi=ilp32", "-Os", "-ffreestanding", "-nostdlib", "-Wl,--gc-sections",
-        "-Wl,--defsym=_image_offset=0x400000", "-Wl,--no-check-sections", "-L", simulator.generated.parent, "-T", ROOT/"firmware/linker.ld",
-        "x.c", "-o", "x.elf"], cwd=tmp_path, check=True)
+    gcc = [f"{TRIPLE}gcc", "-march=rv32i2p0_m", "-mabi=ilp32", "-Os", "-ffreestanding", "-nostdlib"]
+    subprocess.run([*gcc, "-c", "crt0.c"], cwd=tmp_path, check=True)
+    subprocess.run([*gcc, "-Wl,--gc-sections", "-Wl,--defsym=_image_offset=0x400000", "-L", simulator.generated.parent, "-T",
+        ROOT/"firmware/linker.ld", "crt0.o", "-o", "x.elf"], cwd=tmp_path, check=True)
     lines = subprocess.run([f"{TRIPLE}nm", "x.elf"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout.splitlines()
     place = {line.split()[2]: int(line.split()[0], 16) for line in lines}
     assert place["__init_array_end"] - place["__init_array_start"] == 4 and place["__preinit_array_end"] == place["__preinit_array_start"]
