@@ -56,11 +56,11 @@ class _Compiler(CodeGenerator):
 
     def visit_Concat(self, node, frame):
         """The operator `~`."""
-        self.write("environment.join_texts((")
+        self.write("concat(map(str, (")
         for part in node.nodes:
             self.visit(part, frame)
             self.write(", ")
-        self.write("))")
+        self.write(")))")
 
     def enter_frame(self, frame):
         """Begin a scope; what it takes from outside is a variable that somebody has to set."""
@@ -158,7 +158,6 @@ class Environment(ImmutableSandboxedEnvironment):
     code_generator_class = _Compiler
     concat               = staticmethod(concat)
     own                  = staticmethod(own)
-    join_texts           = staticmethod(lambda parts: concat(map(str, parts)))
 
     def __init__(self):
         super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False, cache_size=0,

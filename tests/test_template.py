@@ -141,7 +141,7 @@ WAYS = [("c", "<|im_end|>"), ("c|tojson", "<|im_end|>"), ("c|tojson(indent=2)", 
     ("c.split('#')|join", "<|im#_end|>"), ("c.split()|join('')", "<| im_end |>"), ("c.split()|join('|')", "< im_end >"),
     ("''.join(c.split('#'))", "<#s#>"), ("c|list|join", "<s>"), ("c|map('lower')|join", "<S>"), ("c|trim", " <s> "),
     ("c|trim('#')", "#<s>#"), ("c.strip('#')", "#<s>#"), ("c[1:-1]", "x<s>x"), ("c[:-1]", "<s>x"), ("c|reverse", REVERSED),
-    ("c[::-1]", REVERSED), ("c|reverse|list|join", "<s>"[::-1]), ("'<' ~ c", "s>"), ("'<|im' + c", "_end|>"),
+    ("c[::-1]", REVERSED), ("c|reverse|list|join", "<s>"[::-1]), ("'<' ~ c", "s>"), ("'<' ~ c", "s>abc"), ("c ~ 's>'", "abc<"), ("'<|im' + c", "_end|>"),
     ("c ~ '|>'", "<|im_end"),
     ("c + '>'", "<s"), ("'<' ~ c ~ '>'", "s"), ("'<%s>' % c", "s"), ("'<%s>'|format(c)", "s"), ("c % ('s',)", "<%s>"),
     ("c|format('s')", "<%s>"), ("'<{}>'.format(c)", "s"), ("c.format('s')", "<{}>"), ("'<{a}>'.format(a=c)", "s"),
@@ -327,6 +327,6 @@ def test_surrogates_of_users_are_no_control_tokens():
 
 def test_many_letters_in_names():
     """More than a pair's second half can tell apart."""
-    t = tokenizer([*CONTROL, "".join(chr(0x4E00 + i) for i in range(1500)), "\u5400", "x"])
-    text, control = spelt(render("\u5400" + CONTENT + "x", "\u5401\u5400x\u53ffx", t=t), t)
-    assert text == "\u5400\u5401\u5400x\u53ffxx" and control == ["\u5400", "x"]
+    t = tokenizer([*CONTROL, "".join(chr(0x4E00 + i) for i in range(1500)), "\u50bc", "x"])
+    text, control = spelt(render("\u50bc" + CONTENT + "x", "\u50bd\u50bcx\u53ffx", t=t), t)
+    assert text == "\u50bc\u50bd\u50bcx\u53ffxx" and control == ["\u50bc", "x"]
