@@ -177,7 +177,7 @@ class LlamaKVQuantise(LiteXModule):
         self.comb += [
             to_int8.x.eq(result.data),
             self.write_values.eq(values),
-            self.write_valid.eq(delay(self, quotient, to_int8.latency)),
+            self.write_valid.eq(delay(self, quotient, to_int8.latency, reset_less=False)),   # (After a flush it would go elsewhere.)
             self.write_address.eq(address), self.write_data.eq(to_int8.q),
             self.write_scale_address.eq(head_sbase + self.position), self.write_scale.eq(scale),
             If(values, offset.eq(Cat(self.position[:5], Replicate(0, 5), self.v_offset))).Else(

@@ -19,6 +19,8 @@ class Inner(LiteXModule):
         self.asked  = Signal(16)            # A condition asks for it, in another place.
         self.chosen = Signal(16)            # What a Case tells apart.
         self.found  = Signal(2)
+        self.most   = Signal(16)            # A condition asks for it, through other signals: the largest so far.
+        self.larger = Signal()
         self.later  = Signal(16, reset=5)   # Written by an FSM.
         self.fsm    = fsm = FSM(reset_state="A")
 
@@ -26,6 +28,9 @@ class Inner(LiteXModule):
 
         self.sync += [self.copy.eq(data), self.narrow.eq(data), self.count.eq(self.count + 1), self.asked.eq(data), self.chosen.eq(data)]
         self.comb += [If(self.asked == 3, self.found[0].eq(1)), Case(self.chosen, {3: self.found[1].eq(1)})]
+        above = Signal(17)
+        self.comb += [above.eq(data - self.most), self.larger.eq(above[:16] != 0)]
+        self.sync += If(self.larger, self.most.eq(data))
         fsm.act("A", NextValue(self.later, data), NextState("B"))
         fsm.act("B", NextState("A"))
 
@@ -51,8 +56,8 @@ def test_kinds(tmp_path):
         yield
         yield dut.reset.eq(0)
         yield
-        for s in (r.copy, r.narrow, r.count, r.asked, r.chosen, r.fsm.state):
+        for s in (r.copy, r.narrow, r.count, r.asked, r.chosen, r.most, r.fsm.state):
             seen.append((yield s))
-    run_block(dut, [control()], [data, dut.reset, r.found, r.count, r.narrow, r.asked, r.chosen], tmp_path)
-    assert seen == [9, 0, 0, 0, 0, 0]
-    assert [s.reset_less for s in (r.copy, r.narrow, r.count, r.asked, r.chosen, r.later)] == [True, False, False, False, False, True]
+    run_block(dut, [control()], [data, dut.reset, r.found, r.count, r.narrow, r.asked, r.chosen, r.most], tmp_path)
+    assert seen == [9, 0, 0, 0, 0, 0, 0]
+    assert [s.reset_less for s in (r.copy, r.narrow, r.count, r.asked, r.chosen, r.most, r.later)] == [True] + [False]*5 + [True]
