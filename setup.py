@@ -86,5 +86,5 @@ setup(
     },
     install_requires = RUN,
     extras_require   = {"ecp5": ECP5, "dev": DEV, "train": TRAIN, "references": REFERENCES},
-    entry_points     = {"console_scripts": ["litellama = litellama.host.cli:main"]},
+    entry_points     = {"console_scripts": ["litellama = litellama.host.__main__:main"]},
 )

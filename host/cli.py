@@ -327,7 +327,3 @@ def main(argv=None):
         at = traceback.extract_tb(e.__traceback__)[-1]
         note(f"litellama: a fault of this program: {type(e).__name__}: {' '.join(str(e).split())} ({at.filename}:{at.lineno})")
     return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

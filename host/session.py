@@ -189,7 +189,7 @@ class Session:
             again  = replace(params, seed=(params.seed + len(sampled)) % 2**64)
             result = self.device.generate(feed, again, max_tokens - len(sampled), self.stop_ids, answer.feed, on_progress, recent)
             reply.timings = reply.timings + result.timings if sampled else result.timings
-            reply.prompt_token_ids = reply.prompt_token_ids or feed
+            reply.prompt_token_ids = reply.prompt_token_ids or (feed if result.tokens else whole[at:self.device.position])   # (Interrupted.)
             sampled += result.tokens
             full     = result.finish_reason == LENGTH and len(sampled) < max_tokens
             if not (full and go_on and (more := go_on(sampled))):

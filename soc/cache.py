@@ -37,8 +37,10 @@ def fresh_names():
 
 @contextmanager
 def locked(path, waits=lambda: None):
-    """Hold an exclusive lock; it ends with the process that holds it, however that ends. waits(): called if another process has it."""
+    """Hold an exclusive lock; it ends with the process that holds it, however that ends, and with the children that are given its open
+    files (soc/sim.py's compilers). waits(): called if another process has it."""
     with open(path, "w") as f:
+        os.set_inheritable(f.fileno(), True)
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -60,6 +62,10 @@ def cached(kind, key, build):
             if not (folder/_COMPLETE).exists():
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
-                build(folder)
+                try:
+                    build(folder)
+                except (KeyboardInterrupt, SystemExit):   # (After an error its logs stay.)
+                    shutil.rmtree(folder, ignore_errors=True)
+                    raise
                 (folder/_COMPLETE).touch()
     return folder

@@ -69,15 +69,25 @@ class SimBuild:
 
 
 def _run(command, log, what, cwd=None):
-    """Run a build command with its output in `log`; LiteX's builds need the virtual environment's meson and ninja."""
+    """Run a build command with its output in `log`; LiteX's builds need the virtual environment's meson and ninja. Where Ctrl-C or a
+    signal ends us, what it has started ends, too; if we are killed, that keeps the cache's lock until it has ended."""
     path = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
     if not shutil.which(command[0], path=path):
         raise SimError(f"{command[0]} is missing: `litellama doctor` shows how to install it")
     with open(log, "a") as f:
-        done = subprocess.run(command, cwd=cwd, stdout=f, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            env=dict(os.environ, PATH=path, CCACHE_BASEDIR=str(cwd or ""), CCACHE_NOHASHDIR="1"))
-    if done.returncode:
-        raise SimError(f"{what} failed (status {done.returncode}): see {log}")
+        process = subprocess.Popen(command, cwd=cwd, stdout=f, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, process_group=0,
+            close_fds=False, env=dict(os.environ, PATH=path, CCACHE_BASEDIR=str(cwd or ""), CCACHE_NOHASHDIR="1"))
+        try:
+            status = process.wait()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, signal.SIGTERM)   # Compilers remove their temporary files.
+                process.wait(5)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if status:
+        raise SimError(f"{what} failed (status {status}): see {log}")
 
 
 def _ccache():

@@ -236,7 +236,9 @@ def test_an_interrupted_prompt_is_not_part_of_the_conversation():
     device = ScriptedDevice([50, 2], None, [51, 2])
     s      = Session(device, chat_model())
     s.ask("one", GREEDY, 9)
-    assert s.ask("two", GREEDY, 9).finish_reason == "abort" and len(s.messages) == 2
+    reply = s.ask("two", GREEDY, 9)
+    assert reply.finish_reason == "abort" and len(s.messages) == 2
+    assert reply.prompt_token_ids == device.fed[-1][:len(device.fed[-1])//2]   # What the device took of it.
     s.ask("three", GREEDY, 9)
     assert [m["content"] for m in s.messages if m["role"] == "user"] == ["one", "three"]
     assert len(s.tokens) == device.position + 1

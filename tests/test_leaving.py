@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -201,3 +202,29 @@ def test_a_signal_that_ends_the_command_line_ends_its_answer(number, tmp_path):
         assert last < 30
         with SerialDevice(url) as device:
             assert device.hello.position == last
+
+
+def test_ctrl_c_during_an_upload(tmp_path):
+    """The program ends in a line, and the next one's upload and answer are right."""
+    held, go = threading.Event(), threading.Event()
+    class Slow(Fast):
+        def poll(self):
+            if not held.is_set() and any(self.ram[0x1000 + len(IMAGE)//2:][:64]):   # In the middle of the image, at a request not answered yet.
+                held.set()
+                go.wait(60)
+            return super().poll()
+    (tmp_path/"model.img").write_bytes(IMAGE)
+    firmware = Slow()
+    with serve(firmware) as url:
+        child = subprocess.Popen([sys.executable, "-m", "litellama.host", "run", "x", "--model", tmp_path/"model.img", "--device", url],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert held.wait(60)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+        go.set()
+        assert child.returncode == 130 and not out and err == b"\n"
+        with SerialDevice(url) as device:
+            assert device.hello.image_error
+            device.load(MODEL)
+            assert device.generate([1], GREEDY, 3).tokens == fast_tokens(1, 3)
+    assert bytes(firmware.ram[0x1000:0x1000 + len(IMAGE)]) == IMAGE

@@ -3,6 +3,7 @@
 or full."""
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
 import re
@@ -15,8 +16,10 @@ import time
 import pexpect
 import pytest
 
+from litellama.soc import cache
 from test_cli import model_file   # noqa: F401
 
+ROOT   = Path(__file__).resolve().parent.parent
 STORY  = "Tell me a very long story about a fox"
 SAID   = "Once upon a time"   # In the answer, not in the question.
 LONG   = "Tell me a story. " * 60   # Hundreds of tokens: seconds on every device.
@@ -147,7 +150,6 @@ def test_ctrl_c(chat, device, editing):
     fed, seconds = c.expect(r"\[(\d+) prompt tokens in ([\d.e-]+) s, 0 tokens, abort\]").groups()
     assert float(seconds) > 0 and int(fed) < 250   # Of at least 4*60.
     c.ready()
-    c.ask("Hello!")
     c.terminal.send("typed")
     c.terminal.sendintr()
     c.terminal.send("/help\r")   # Else it were a message, "typed/help".
@@ -183,6 +185,21 @@ def test_ctrl_c_ends_the_start(chat):
     c.expect(pexpect.EOF)
     c.terminal.close()
     assert c.terminal.exitstatus == 130 and "Traceback" not in c.terminal.before and c.nothing_left()
+
+
+@pytest.mark.parametrize("script", (False, True))
+def test_ctrl_c_ends_the_imports(tmp_path, script):
+    """No traceback, whether it starts as `python -m` or by the script that setup.py asks for."""
+    argv = command("run", STORY, "--device", "reference")
+    if script:
+        module, function = re.search(r'"litellama = ([\w.]+):(\w+)"', (ROOT/"setup.py").read_text()).groups()
+        argv[1:3] = ["-c", f"import sys; from {module} import {function}; sys.exit({function}())"]
+    t = pexpect.spawn(argv[0], argv[1:], env=environment(tmp_path), encoding="utf-8", timeout=240)
+    wait_for(lambda: "numpy" in Path(f"/proc/{t.pid}/maps").read_text())
+    t.sendintr()
+    t.expect(pexpect.EOF)
+    t.close()
+    assert "Traceback" not in t.before and 130 in (t.exitstatus, 128 + (t.signalstatus or 0))
 
 
 @pytest.mark.parametrize("device", ("sim", "reference"))
@@ -247,6 +264,39 @@ def test_sigterm_leaves_the_terminal_as_it_was(chat):
     os.kill(c.pid, signal.SIGTERM)
     c.nothing_left()
     assert lines() == termios.ICANON | termios.ECHO | termios.ISIG
+
+
+BUILD = """
+from litellama.host import cli
+from litellama.soc import cache, sim
+with cli._ended_by_signals():
+    cache.cached("x", "1", lambda folder: sim._run(["sh", "-c", "sleep 1000 & echo $$ $! > pids.new; mv pids.new pids; wait"], folder/"log",
+        "it", cwd=folder))
+"""
+
+
+@pytest.mark.parametrize("end", ("Ctrl-C", "TERM", "HUP", "KILL"))
+def test_a_build_that_is_ended(tmp_path, monkeypatch, end):
+    """Its compilers end and the cache holds no half of anything. Killed: nobody builds there while its compilers are at work. The next
+    one builds."""
+    monkeypatch.setenv("LITELLAMA_CACHE", str(tmp_path))
+    folder   = tmp_path/"x-1"
+    terminal = pexpect.spawn(sys.executable, ["-c", BUILD], timeout=240)
+    wait_for((folder/"pids").exists)
+    make, compiler = map(int, (folder/"pids").read_text().split())
+    if end == "Ctrl-C":
+        terminal.sendintr()
+    else:
+        os.kill(terminal.pid, getattr(signal, f"SIG{end}"))
+    terminal.wait()
+    if end == "KILL":
+        with open(tmp_path/"x-1.lock") as f, pytest.raises(BlockingIOError):
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.killpg(make, signal.SIGKILL)
+    else:
+        assert not folder.exists()
+    wait_for(lambda: stat(compiler)[0] == "X", 30)
+    assert cache.cached("x", "1", lambda folder: (folder/"built").touch()) == folder and (folder/"built").exists()
 
 
 # Streams ------------------------------------------------------------------------------------------
