@@ -451,7 +451,7 @@ def test_tokenizer_is_named_wherever_a_model_is_opened(litellama, tmp_path, mode
 def test_an_interrupted_prompt_tells_its_tokens_and_time():
     """Those that were fed, and the time that passed."""
     class Slow:
-        context, position = 500, 0
+        context, position = 5*CHUNK, 0
         def forward(self, tokens, logits="last"):
             time.sleep(0.05)
             self.position += len(tokens)

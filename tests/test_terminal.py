@@ -145,11 +145,19 @@ def test_ctrl_c(chat, device, editing):
     assert 0 < n < 100
     c.ready()
     c.ask("Hello!")
-    c.begin(LONG)
-    c.terminal.sendintr()
-    fed, seconds = c.expect(r"\[(\d+) prompt tokens in ([\d.e-]+) s, 0 tokens, abort\]").groups()
-    assert float(seconds) > 0 and int(fed) < 250   # Of at least 4*60.
-    c.ready()
+    for _ in range(5):
+        c.begin(LONG)
+        c.terminal.sendintr()
+        fed, seconds, sampled = c.expect(r"\[(\d+) prompt tokens in ([\d.e-]+) s, (\d+) tokens, .*\]").groups()
+        c.ready()
+        if sampled == "0" and int(fed) < 290:   # Of at least 5*60.
+            break
+        c.terminal.send("/clear\r")   # The machine had no time for us.
+        c.expect("a new conversation")
+        c.ready()
+    else:
+        pytest.fail("the prompt was never interrupted")
+    assert float(seconds) > 0
     c.terminal.send("typed")
     c.terminal.sendintr()
     c.terminal.send("/help\r")   # Else it were a message, "typed/help".
@@ -160,7 +168,6 @@ def test_ctrl_c(chat, device, editing):
     c.terminal.sendintr()
     c.expect(r"abort\]|\^C.*\r\n")
     c.ready()
-    time.sleep(0.3)
     c.ask("Hello!")
     c.close()
 
@@ -208,7 +215,8 @@ def test_ctrl_z_and_fg(tmp_path, built, device):
     t = pexpect.spawn(SHELL[0], SHELL[1:], env=environment(tmp_path), encoding="utf-8", timeout=240, dimensions=(24, 400))
     try:
         t.expect(r"\$ ")
-        t.sendline(" ".join(command("chat", "--tokens", "40", "--device", device)))
+        tokens = "30" if device == "sim" else "400"   # Seconds, for us to come in between.
+        t.sendline(" ".join(command("chat", "--tokens", tokens, "--device", device)))
         t.expect("Ctrl-C: stop the answer")
         chat  = wait_for(lambda: children(t.pid))[0]
         all_  = [chat, *children(chat, "Vsim")]
@@ -219,7 +227,7 @@ def test_ctrl_z_and_fg(tmp_path, built, device):
         wait_for(lambda: not typed())
         t.send("\x1a")
         t.expect("Stopped")
-        assert [stat(pid)[0] for pid in all_] == ["T"]*len(all_)
+        wait_for(lambda: [stat(pid)[0] for pid in all_] == ["T"]*len(all_))
         t.sendline("fg")
         t.expect(END)
         wait_for(typed)
@@ -228,9 +236,10 @@ def test_ctrl_z_and_fg(tmp_path, built, device):
         wait_for(lambda: [stat(pid)[0] for pid in all_] == ["T"]*len(all_))
         t.sendline("fg")
         wait_for(typed)
-        before = stat(all_[-1])[1]
-        time.sleep(0.5)
-        assert stat(all_[-1])[1] < before + 0.3
+        if device == "sim":
+            before = stat(all_[1])[1]
+            time.sleep(0.5)
+            assert stat(all_[1])[1] < before + 0.3
         t.send("Hello!\r")
         t.expect(END)
         wait_for(typed)
@@ -317,7 +326,7 @@ def test_closed_and_full_streams(model_file, tmp_path, argv, redirection, status
     argv = [model_file if a == "MODEL" else a for a in argv]
     argv += ["--model", model_file] if argv[0] in ("run", "chat", "score") else []
     done = subprocess.run(["bash", "-c", f'exec "$@" {redirection}', "bash", *command(*argv)], capture_output=True, text=True,
-        timeout=120, env=environment(tmp_path), stdin=subprocess.DEVNULL)
+        timeout=240, env=environment(tmp_path), stdin=subprocess.DEVNULL)
     assert done.returncode == status and message in done.stderr and done.stderr.count("\n") == bool(message), done.stderr
     assert bool(done.stdout) == (status == 0)
     assert "Traceback" not in done.stderr
@@ -326,7 +335,7 @@ def test_closed_and_full_streams(model_file, tmp_path, argv, redirection, status
 def test_lines_that_are_not_utf8(model_file, tmp_path):
     """One is refused, the next is answered; the same of a prompt, whose bytes no tokenizer would get."""
     run = lambda argv, data=b"": subprocess.run([*command(*argv, "--model", model_file, "--device", "float", "--tokens", "3")], input=data,
-        capture_output=True, timeout=120, env=environment(tmp_path, LC_ALL="C.UTF-8"))
+        capture_output=True, timeout=240, env=environment(tmp_path, LC_ALL="C.UTF-8"))
     done = run(["chat"], b"caf\xe9\nword1\n")
     assert done.returncode == 0 and b"the line is not UTF-8: byte 0xe9 at character 3" in done.stderr and done.stderr.count(b"tokens/s") == 1
     done = run(["run", b"caf\xe9"])
@@ -337,7 +346,7 @@ def test_lines_that_are_not_utf8(model_file, tmp_path):
 def test_odd_environments(model_file, tmp_path, more):
     """Help in a narrow window, no terminal codes for a dumb terminal, text in an encoding that lacks its characters."""
     env  = dict(environment(tmp_path), **more)
-    text = pexpect.run(" ".join(command("run", "--help")), env=env, timeout=60)
+    text = pexpect.run(" ".join(command("run", "--help")), env=env, timeout=240)
     assert b"PROMPT" in text and b"Traceback" not in text
-    text = pexpect.run(" ".join(command("run", "é", "--tokens", "3", "--device", "float", "--model", model_file)), env=env, timeout=60)
+    text = pexpect.run(" ".join(command("run", "é", "--tokens", "3", "--device", "float", "--model", model_file)), env=env, timeout=240)
     assert b"tokens/s" in text and b"Traceback" not in text and (b"\x1b" not in text or "TERM" not in more)
