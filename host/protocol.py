@@ -305,7 +305,6 @@ class Client:
         """Feed up to TOKENS_MAX tokens at `position`, then sample with `params` (sampler.SamplerParams): (DONE_FIELDS, list
         of TOKEN_FIELDS). recent: up to REPEAT_LAST_MAX tokens before these. on_token(id) returning True aborts, as does
         KeyboardInterrupt; no token after that is in the list."""
-        max_tokens = min(max_tokens, 0xFFFFFFFF)   # The context ends it earlier.
         head = words(position, max_tokens, params.inv_temperature, params.top_k, params.top_p_q16, params.min_p_q16,
             params.repeat_penalty_q16, params.repeat_last_n, params.seed & 0xFFFFFFFF, params.seed >> 32, len(stop_ids),
             len(recent), len(tokens))

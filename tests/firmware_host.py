@@ -30,7 +30,7 @@ SOURCES      = [p for p in sorted(FIRMWARE.glob("*.c")) if p.name not in ("main.
 IMAGE_OFFSET = 0x1000    # As in firmware_stub/generated/soc.h.
 SCAN         = 0xFFFFFFFF   # Token of a scan: firmware_stub/stub.h.
 PASS         = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32)
-SANITISE     = ["-fsanitize=address", "-fno-omit-frame-pointer"] if "libasan" in os.environ.get("LD_PRELOAD", "") else []
+SANITISE     = ["-O1", "-fsanitize=address", "-fno-omit-frame-pointer"] if "libasan" in os.environ.get("LD_PRELOAD", "") else []
 _built       = {}
 
 

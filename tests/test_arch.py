@@ -52,7 +52,7 @@ static void step(uint32_t n)
 }
 
 void model(uint32_t accesses) { late = accesses; cycles = value = load = reload = en = pending = was_zero = enable = mask = ie = waits = 0; }
-void advance(uint32_t n) { uint32_t l = late; step(n); late = 0; while (pending && ie) step(0); late = l; }
+void advance(uint32_t n) { uint32_t l = late; step(n); late = 0; for (int i = 0; i < 9 && pending && ie; i++) step(0); late = l; }
 void turn(uint32_t n) { step(n); }
 uint64_t real(void) { return cycles; }
 uint32_t period(void) { return reload + 1; }
@@ -69,7 +69,7 @@ void irq_setmask(unsigned v) { mask = v; }
 unsigned irq_getmask(void) { return mask; }
 int irq_attach(unsigned n, void (*f)(void)) { (void)n; isr = f; return 0; }
 void flush_l2_cache(void) { }
-void wait_for_interrupt(void) { for (; !pending; slept++) step(1); }
+void wait_for_interrupt(void) { for (uint32_t n = 3*period(); n-- && !pending; slept++) step(1); }   // At last.
 """
 
 

@@ -2,6 +2,7 @@
 """The firmware's C sources, compiled by the host's gcc: sampler, image checks, session, driver, plain C decoder."""
 
 import ctypes
+from dataclasses import replace
 import struct
 import zlib
 
@@ -114,6 +115,18 @@ def changed_section(index, **fields):
     return bytes(data)
 
 
+def with_sections(n):
+    """IMAGE with so many sections: those that are more are empty."""
+    data   = bytearray(IMAGE)
+    struct.pack_into("<I", data, FIELD["n_sections"], n)
+    before = struct.unpack_from("<I", IMAGE, FIELD["n_sections"])[0]
+    for i in range(before, n):
+        SECTION.pack_into(data, HEADER.size + i*SECTION.size, b"MORE", 4096, 0, 0)
+    end = HEADER.size + n*SECTION.size
+    struct.pack_into("<I", data, end, zlib.crc32(data[:end]))
+    return bytes(data)
+
+
 def patched(offset, data):
     return IMAGE[:offset] + data + IMAGE[offset + len(data):]
 
@@ -215,6 +228,9 @@ def test_what_may_be_missing_or_extreme_is_taken():
     for fields in (dict(bos=0xFFFFFFFF, eos=0xFFFFFFFF), dict(bos=299, eos=299), dict(eps=0x00800000, eps_core=0x00800000), dict(score_scale=0x3FFFFFFF),
             dict(eps=0x3F7FFFFF, eps_core=0x3F7FFFFF), dict(score_scale=0x00800000), dict(rope_base=0x00800000), dict(rope_base=0x7F7FFFFF)):
         assert client(Firmware(MODEL, image=changed(**fields))).hello().image_error == 0, fields
+    for image in (changed_section(4, offset=H.image_bytes, length=0), with_sections(16)):
+        assert client(Firmware(MODEL, image=image)).hello().image_error == 0
+    assert client(Firmware(MODEL, ram_bytes=0x1000 + H.image_bytes)).hello().image_error == 0
 
 
 def test_the_inverse_of_every_dim_is_known():
@@ -267,6 +283,8 @@ CORES = [
     ("MAX_HIDDEN",    CoreConfig(max_hidden=64),                    (96, 64)),
     ("MAX_HEADS_DIM", CoreConfig(max_heads_dim=96),                 (128, 96)),
 ]
+# The most that a core takes: the model's own dimensions.
+EXACT = CoreConfig(max_dim=64, max_hidden=96, max_heads_dim=128, max_head_dim=32, kv_bytes=2*2*64*32, kv_scales=2*2*64, max_context=64)
 
 
 @pytest.mark.parametrize("name,core,detail", CORES, ids=[x[0] for x in CORES])
@@ -277,9 +295,24 @@ def test_models_beyond_the_core_are_refused(name, core, detail):
     assert (hello.image_error, hello.image_value, hello.image_limit) == (error_number(name), *detail)
 
 
+def test_a_core_that_fits_exactly_is_enough():
+    firmware = Firmware(MODEL, config=EXACT)
+    hello    = client(firmware).hello()
+    assert (hello.image_error, hello.context, firmware.register("kv_dram")) == (0, 64, 0)
+    for name in ("kv_bytes", "kv_scales"):   # Less: the cache is in DRAM.
+        firmware = Firmware(MODEL, config=replace(EXACT, **{name: getattr(EXACT, name)//2}))
+        assert client(firmware).hello().context == 64 and firmware.register("kv_dram") == 1
+    wide = random_model(ModelConfig(64, 96, 2, 4, 2, 48, 300, 64))
+    core = CoreConfig(max_head_dim=32)
+    with pytest.raises(ValueError):
+        core.check_model(wide.config)
+    hello = client(Firmware(wide, config=core)).hello()
+    assert (hello.image_error, hello.image_value, hello.image_limit) == (error_number("MAX_HEAD_DIM"), 64, 32)
+
+
 @pytest.mark.parametrize("core", [CoreConfig(), CoreConfig(kv_bytes=4096), CoreConfig(kv_scales=160, max_context=160),
     CoreConfig(max_context=32)])
-@pytest.mark.parametrize("context", [20, 64, 100])
+@pytest.mark.parametrize("context", [20, 33, 64, 100])
 def test_context_is_what_the_configuration_says(core, context):
     m        = ModelConfig(64, 96, 2, 4, 2, 16, 300, context)
     firmware = Firmware(random_model(m), config=core)
@@ -308,6 +341,21 @@ def test_cache_in_dram_is_behind_the_image_and_as_long_as_there_is_room(blocks):
     keys = 4*rows*32
     assert [firmware.register(n) for n in ("k_base", "v_base", "k_scale_base", "v_scale_base")] == [base, base + keys,
         base + 2*keys, base + 2*keys + 4*rows*2]
+
+
+def test_the_cache_begins_at_a_page_and_may_end_with_the_dram():
+    """Behind an image whose length is no multiple of a page, too."""
+    core, short = CoreConfig(kv_bytes=4096), H.image_bytes - 60
+    one         = core.kv_dram_bytes(SMALL, 32)
+    image       = changed(image_bytes=short)[:short]
+    def told(ram_bytes):
+        firmware = Firmware(MODEL, image=image, config=core, ram_bytes=ram_bytes)
+        hello    = client(firmware).hello()
+        return firmware, (hello.image_error, hello.image_value, hello.image_limit), hello.context
+    firmware, _, context = told(0x1000 + H.image_bytes + one)
+    assert context == 32 and firmware.register("k_base") == 0x1000 + H.image_bytes
+    assert told(0x1000 + H.image_bytes + one - 1)[1] == (error_number("KV_BYTES"), one, one - 1)
+    assert told(0x1000 + short)[1] == (error_number("KV_BYTES"), one, 0)
 
 
 def test_registers_hold_what_the_image_says():

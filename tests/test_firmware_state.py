@@ -91,6 +91,15 @@ def test_fill_and_load_forget_what_they_touch():
     assert port.hello().position == 0
 
 
+def test_the_plain_decoder_leaves_the_cache_in_dram_alone():
+    core     = CoreConfig(kv_bytes=4096)
+    firmware = Firmware(MODEL, config=core)
+    cache    = firmware.ram[firmware.register("k_base"):][:core.kv_dram_bytes(SMALL, SMALL.context)]
+    cache[:] = 0xA5
+    assert firmware.register("kv_dram") == 1 and client(firmware).baseline(7).memory_bytes > 0
+    assert np.all(cache == 0xA5)
+
+
 def test_the_core_is_reset_after_a_probe_of_some_layers_alone():
     """It has read ahead of them."""
     firmware = Firmware(MODEL)

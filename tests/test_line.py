@@ -338,9 +338,3 @@ def test_a_device_that_is_always_busy_is_left():
     with pytest.raises(DeviceError, match="busy whenever"):
         client.reset()
     assert client.sequence != 0 and TRIES > 10
-
-
-def test_more_tokens_than_a_word_holds_can_be_asked_for():
-    with SerialDevice("board", client=Client(Port(Firmware(MODEL)), timeout=30)) as device:
-        device.load(MODEL)
-        assert len(device.generate([1], GREEDY, 2**32).tokens) == 64
