@@ -41,7 +41,7 @@ class _Sampler(ctypes.Structure):
 def c_sampler(lib, params, recent=()):
     """Function from all logits to a token, as the firmware samples."""
     s = _Sampler(params.inv_temperature, params.top_k, params.top_p_q16, params.min_p_q16, params.repeat_penalty_q16,
-        params.repeat_last_n)
+        params.repeat_last_n, n_recent=5)   # Whatever was there before.
     lib.sampler_start(ctypes.byref(s), ctypes.c_uint64(params.seed))
     for token in recent:
         lib.sampler_accept(ctypes.byref(s), int(token))
@@ -71,7 +71,8 @@ def test_logits_in_fixed_point_equal_the_twin():
 
 
 @pytest.mark.parametrize("params", [SamplerParams(), SamplerParams(0.8, 40, 0.95, 2024), SamplerParams(1.0, 0, 1.0, 0),
-    SamplerParams(0.05, 5, 0.5, 2**64 - 1), SamplerParams(100.0, 64, 0.0, 3), SamplerParams(1e-5, 0, 0.9, 4), SamplerParams(2.0, 1, 1.0, 5)])
+    SamplerParams(0.05, 5, 0.5, 2**64 - 1), SamplerParams(100.0, 64, 0.0, 3), SamplerParams(1e-5, 0, 0.9, 4), SamplerParams(2.0, 1, 1.0, 5),
+    SamplerParams(1.0, 0, 1.0, 2**64 - 0x9E3779B97F4A7C15)])   # The last one: a state of 0 if nothing were done about it.
 def test_sampler_equals_the_twin(params):
     pick, twin, rng = c_sampler(library(), params), Sampler(params), np.random.default_rng(params.seed % 1000)
     for n, spread in ((512, 2), (64, 8), (40, 0.1), (3, 1), (1, 1), (1000, 100), (512, 1e6)):
