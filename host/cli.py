@@ -47,9 +47,9 @@ def parser():
         s.add_argument("--temperature", type=float, metavar="T", default=0.0,
             help="0: always the likeliest token (default); about 0.8: varied text")
         s.add_argument("--top-k", type=int, metavar="K", default=0,
-            help="choose among the K likeliest tokens, 1 to 64 (default 64)")
+            help="choose among the K likeliest tokens, 1 to 64 (default, and 0: 64)")
         s.add_argument("--top-p", type=float, metavar="P", default=1.0,
-            help="choose among the likeliest tokens that make up P (default 1)")
+            help="choose among the likeliest tokens that make up P, 0 (the likeliest alone) to 1 (default 1)")
         s.add_argument("--min-p", type=float, metavar="P", default=0.0,
             help="drop tokens less likely than P times the likeliest one, 0 to 1 (default 0)")
         s.add_argument("--repeat-penalty", type=float, metavar="R", default=1.0,
@@ -100,7 +100,7 @@ def parser():
     return p
 
 
-def _model_options(p, device, devices="sim, reference, or what pyserial opens (/dev/ttyUSB1, socket://HOST:PORT)"):
+def _model_options(p, device, devices="sim, reference, float, or what pyserial opens (/dev/ttyUSB1, socket://HOST:PORT)"):
     p.add_argument("--model", metavar="NAME|FILE", default="default",
         help=f"default, {', '.join(SOURCES)} (downloaded on first use), or an image, GGUF file, Hugging Face folder or llama2.c "
         "checkpoint")
@@ -206,6 +206,9 @@ def _convert(args):
         with open(temporary, "wb") as f:
             f.write(data)
         os.replace(temporary, args.output)
+    except OSError as e:
+        e.filename = args.output
+        raise
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)

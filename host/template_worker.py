@@ -181,14 +181,28 @@ class Environment(ImmutableSandboxedEnvironment):
         return (lambda values: formatted(formatter, form, (), values)) if name == "format_map" else None
 
 
+def _names(node):
+    """Variables in `node` as (name, "load", "store" or "param"), in the order of the text; what is assigned comes behind its value."""
+    if isinstance(node, nodes.Name):
+        yield node.name, node.ctx
+    parts = list(node.iter_child_nodes())
+    if isinstance(node, nodes.Assign):
+        parts.reverse()
+    for part in parts:
+        yield from _names(part)
+
+
 class Template:
-    """A compiled template. unset: names that it looks for and nobody gives."""
+    """A compiled template. unset: names that it looks for and nobody gives; not those that it has set itself, in some branch,
+    before."""
 
     def __init__(self, source, names):
         environment    = Environment()
         self._template = environment.from_string(source)
         self._names    = {name: own(value) for name, value in names.items()}
-        self.unset     = sorted(environment.loads - GIVEN - names.keys() - environment.globals.keys())
+        first          = dict(reversed(list(_names(environment.parse(source)))))
+        asked          = {name for name in environment.loads if first.get(name) != "store"}
+        self.unset     = sorted(asked - GIVEN - names.keys() - environment.globals.keys())
 
     def _render(self, messages, generate=True, as_parts=False):
         content  = lambda c: [dict(type=own("text"), text=Text(c))] if as_parts else Text(c)

@@ -112,6 +112,11 @@ def test_what_is_told_of_a_template():
     assert notes("{% if enable_thinking is defined and enable_thinking %}1{% endif %}") == ["chat template: enable_thinking is not set"]
     assert notes("{% for m in messages %}{% if not date_string is defined %}{{ eos_token }}{% endif %}{% endfor %}") == \
         ["chat template: date_string, eos_token are not set"]
+    # Set in a branch, then used: the template's own. Asked for before it is set: somebody's.
+    assert notes("{% if messages %}{% set system = 'a' %}{% else %}{% set rest = 1 %}{% endif %}{{ system }}{% if rest is defined %}{% endif %}"
+        ) == []
+    assert notes("{% if not date_string is defined %}{% set date_string = 'a' %}{% endif %}{% if 1 %}{% set thinking = thinking or 1 %}{% endif %}"
+        "{{ date_string }}{{ thinking }}") == ["chat template: date_string, thinking are not set"]
     told = notes("{% for %}")
     assert len(told) == 1 and told[0].startswith("chat template of the model cannot be used: line 1: ")
 

@@ -133,6 +133,21 @@ def test_convert_and_inspect(litellama, tmp_path):
         assert f"dim {config.dim}, hidden {config.hidden}" in out
 
 
+@pytest.mark.parametrize("output,reason", [("folder", "Is a directory"), ("none/m.img", "No such file or directory")])
+def test_an_image_that_cannot_be_written(litellama, tmp_path, output, reason):
+    """The error names what was asked for, not the file it would have been written to before."""
+    (tmp_path/"folder").mkdir()
+    output = f"{tmp_path}/{output}"
+    status, out, err = litellama("convert", "default", "-o", output)
+    assert status == 1 and not out and err.splitlines()[-1] == f"litellama: {output}: {reason}" and \
+        os.listdir(tmp_path) == ["folder"]
+
+
+def test_a_device_file_is_no_model(litellama):
+    status, out, err = litellama("inspect", "/dev/zero")
+    assert status == 1 and err == "litellama: /dev/zero is no regular file: a model's is read from many places\n"
+
+
 def test_image_and_source_give_the_same_tokens(litellama, tmp_path):
     checkpoint, tokenizer = llama2c_bytes(odd_configs()[0][1], 5)
     (tmp_path/"m.bin").write_bytes(checkpoint), (tmp_path/"tokenizer.bin").write_bytes(tokenizer)

@@ -185,9 +185,9 @@ def test_image_round_trip(tmp_path):
 # Hostile files ------------------------------------------------------------------------------------
 
 def refused(path, **options):
-    """Load a bad file: it must be a ValueError within a second and 64 MB. Returns its text, or None if it
-    loaded."""
-    start = time.perf_counter()
+    """Load a bad file: it must be a ValueError within 4 s of processor time and 64 MB. Returns its text,
+    or None if it loaded."""
+    start = time.process_time()
     tracemalloc.start()
     try:
         load_model(str(path), **options)
@@ -196,7 +196,7 @@ def refused(path, **options):
         text = str(e)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 64e6 and time.perf_counter() - start < 2, f"{path}: {peak} bytes, {time.perf_counter() - start:.1f} s"
+    assert peak < 64e6 and time.process_time() - start < 4, f"{path}: {peak} bytes, {time.process_time() - start:.1f} s"
     assert text is None or "\n" not in text and len(text) < 500
     return text
 

@@ -40,7 +40,8 @@ def resolve(name, type=None, head=None):
 def _map(path):
     """The file's bytes, mapped read-only."""
     try:
-        check(os.path.isfile(path), f"no such file: {path}")
+        check(os.path.exists(path), f"no such file: {path}")
+        check(os.path.isfile(path), f"{path} is no regular file: a model's is read from many places")
         check(os.path.getsize(path) > 0, f"file is empty: {path}")
         return np.memmap(path, np.uint8, "r")
     except OSError as e:

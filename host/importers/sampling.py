@@ -5,6 +5,7 @@ that --help says. An image keeps them in its META ("sampling") for `inspect`."""
 import json
 import shlex
 
+from ...accel.config import TOPK_MAX
 from ..sampler import SamplerParams
 from .keys import plain, short
 
@@ -38,6 +39,8 @@ def suggested(values, where):
             if fits and field:
                 SamplerParams(**{field: value})
             reason = "" if fits else "that is no value for it"
+            if fits and name == "top_k" and value == 0:   # There: all of them.
+                fits, reason = False, f"the likeliest {TOPK_MAX} are the most there are"
         except (ValueError, TypeError) as e:
             fits, reason = False, " ".join(str(e).split())
         if fits:

@@ -30,7 +30,7 @@ _KNOWN   = {*NAMED, *EXTRA, "added_tokens_decoder", "add_bos_token", "add_eos_to
     "use_default_system_prompt", "sp_model_kwargs", "spaces_between_special_tokens", "errors", "trim_offsets", "use_fast",
     "return_token_type_ids", "token_type_ids_pattern", "token_type_ids_include_special_tokens", "model_specific_special_tokens",
     "image_token", "audio_token", "boi_token", "eoi_token", "auto_map", "device_map", "init_inputs", "model_type",
-    "transformers_version", "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "revision", "cache_dir"}
+    "transformers_version", "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "vocab_size", "revision", "cache_dir"}
 
 
 def _content(value):
@@ -173,17 +173,22 @@ def _begins_with(d, settings, pieces, bos, notes):
     return before == [bos]
 
 
-def _ends(settings, config, generation, pieces, begin):
+def _ends(settings, config, generation, pieces, begin, notes):
     """(bos, eos, stop ids): by name from tokenizer_config.json, else by id from the configurations."""
     ids = {p: i for i, p in reversed(list(enumerate(pieces))) if p}
-    def numbered(d, key):
+    def numbered(d, key, where="config.json"):
         value = d.get(key)
-        return [i for i in (value if isinstance(value, list) else [value]) if type(i) is int and 0 <= i < len(pieces)]
-    stop = numbered(config, "eos_token_id") + numbered(generation, "eos_token_id")
+        found = value if isinstance(value, list) else [] if value is None else [value]
+        good  = [i for i in found if type(i) is int and 0 <= i < len(pieces)]
+        notes.extend(f"tokenizer: {key} {repr(i)[:40]} of {where} is not used: it is no token of the {len(pieces)}" for i in found
+            if i not in good)
+        return good
+    stop = numbered(config, "eos_token_id") + numbered(generation, "eos_token_id", "generation_config.json")
+    begin = begin + numbered(config, "bos_token_id")
     eos  = ids.get(_content(settings.get("eos_token")))
     eos  = eos if eos is not None else (stop or [0])[0]
     bos  = ids.get(_content(settings.get("bos_token")))
-    bos  = bos if bos is not None else (begin or numbered(config, "bos_token_id") or [eos])[0]
+    bos  = bos if bos is not None else (begin or [eos])[0]
     return bos, eos, stop
 
 
@@ -225,7 +230,7 @@ def read_tokenizer(path, vocab, settings, config, generation):
     tokenizer_config.json, config.json, generation_config.json."""
     there    = [n for n in OTHERS if os.path.isfile(os.path.join(os.path.dirname(path), n))]
     check(os.path.isfile(path), f"there is no tokenizer.json in it{f', only {there[0]}' if there else ''}: save_pretrained of "
-        "transformers writes one")
+        "transformers writes one, or take a GGUF file of the model")
     check(1 <= vocab <= LIMITS["vocab"], f"vocab is {vocab}, must be 1 to {LIMITS['vocab']}")
     d        = read_json(path, SIZE_MAX)
     beside   = os.path.join(os.path.dirname(path), "special_tokens_map.json")
@@ -236,7 +241,7 @@ def read_tokenizer(path, vocab, settings, config, generation):
     pieces, types, flags = _pieces(d, model, vocab, settings)
     types, stops         = end_of_turn(pieces, _specials(pieces, types, settings))
     notes                = _notes(d, settings, kind, flags, pieces, types)
-    bos, eos, stop       = _ends(settings, config, generation, pieces, _template_bos(d))
+    bos, eos, stop       = _ends(settings, config, generation, pieces, _template_bos(d), notes)
     add_bos              = _begins_with(d, settings, pieces, bos, notes)
     decode, strip        = _decoder(d, notes)
     steps  = dict(normalizer=d.get("normalizer"), pre_tokenizer=d.get("pre_tokenizer"), model=options)
