@@ -19,21 +19,21 @@ RUN = [
     "pythondata-software-picolibc>=1.7.9.post181",
     "pythondata-software-compiler-rt>=0.0.post6206",
     "pythondata-misc-tapcfg>=0.0.post517",
-    "meson>=1.0.1",
-    "ninja>=1.11.1",
-    # Models and the host tool.
-    "numpy>=1.26.4",
-    "numba>=0.59.1",
+    "meson>=1.12.1",
+    "ninja>=1.13.2",
+    # Models and the host tool. Tried and too old: numpy 1.26, tokenizers 0.20, jinja2 3.1.2.
+    "numpy>=2.4.6",
+    "numba>=0.68.1",
     "gguf>=0.19.0",
-    "tokenizers>=0.20.0",
+    "tokenizers>=0.23.3",
     "sentencepiece>=0.2.0",
     "safetensors>=0.4.5",
-    "jinja2>=3.1.2",
+    "jinja2>=3.1.6",
     "rich>=13.7.0",
     "prompt_toolkit>=3.0.36",
     "pyserial>=3.5",
     # Plots of bench.
-    "matplotlib>=3.8.0",
+    "matplotlib>=3.11.2",
 ]
 
 # Bitstreams for ECP5 without any system package: synthesis, place and route.
