@@ -2,6 +2,7 @@
 """Runs what may loop, panic or eat memory (a hostile file's regular expressions in the `tokenizers` library, which neither Ctrl-C
 nor a signal handler of Python can interrupt) in a child process, with limits. Errors are ValueError in one line."""
 
+import faulthandler
 import json
 import os
 import resource
@@ -49,6 +50,7 @@ def _child(function, seconds, writer):
     """Never returns."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)   # A panic prints there.
+        faulthandler.disable()   # It may have a file of its own.
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, seconds)
