@@ -125,6 +125,23 @@ def test_special_tokens_of_the_other_files(tmp_path):
     assert t.encode_prompt("<new>  \na") == [700, *t.encode("a")]
 
 
+def test_ids_and_names_that_contradict_each_other(tmp_path):
+    """Two pieces of one id are refused, or told where the other file has one; names that no piece has are told."""
+    d     = case("bytes")
+    added = d["added_tokens"]
+    for id in (added[0]["id"], 5):
+        with pytest.raises(ValueError, match=f"^id {id} is '.*' in tokenizer.json and its added token 'END', too$"):
+            read(tmp_path, d | dict(added_tokens=[*added, added[0] | dict(id=id, content="END")]))
+    id       = next(x["id"] for x in added if x["content"] == "<|im_start|>")
+    t, notes = read(tmp_path, d, dict(added_tokens_decoder={str(id): dict(content="<new>", special=True)}))
+    assert t.control["<new>"] == id and notes == [
+        f"tokenizer: id {id} is '<|im_start|>' in tokenizer.json and '<new>' in tokenizer_config.json, which is used"]
+    good, _  = read(tmp_path, d)
+    t, notes = read(tmp_path, d, dict(bos_token="<nope>", eos_token=dict(content="<nope2>")))
+    assert (t.bos, t.eos) == (good.bos, good.eos) and notes == [
+        f"tokenizer: {k} '{v}' is not used: it is none of the pieces" for k, v in (("bos_token", "<nope>"), ("eos_token", "<nope2>"))]
+
+
 def test_bos_of_the_post_processor(tmp_path):
     template = lambda *names: dict(type="TemplateProcessing", single=[dict(Sequence=dict(id="A", type_id=0)) if n is None else
         dict(SpecialToken=dict(id=n, type_id=0)) for n in names], pair=[], special_tokens={n: dict(id=n, ids=[table[n]], tokens=[n])

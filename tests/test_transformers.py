@@ -44,9 +44,12 @@ def test_the_cases_differ():
 def test_a_sliding_window_cuts_the_context(tmp_path):
     """Within the window all positions see each other, so there it is the same model. Absent is not null: mistral's is 4,096."""
     for change, context in ((dict(sliding_window=23), 23), (dict(sliding_window=None), 64), (dict(sliding_window=64), 64),
-            (dict(sliding_window=23, use_sliding_window=False), 64)):
+            (dict(sliding_window=23, use_sliding_window=False), 23)):   # Its own code does not read that key.
         model, notes = load_model(write_folder(tmp_path/"m", model_type="mistral", architectures=["MistralForCausalLM"], **change))
         assert model.config.context == context and any("the sliding window" in n for n in notes) == (context < 64)
+        assert any("use_sliding_window" in n for n in notes) == ("use_sliding_window" in change)
+    model, notes = load_model(write_folder(tmp_path/"m", sliding_window=23, use_sliding_window=False))
+    assert model.config.context == 64 and not any("window" in n for n in notes)
     for kind, context in (("mistral", 4096), ("llama", 8192)):
         model, _ = load_model(write_folder(tmp_path/"m", model_type=kind, max_position_embeddings=1 << 15))
         assert model.config.context == context

@@ -56,11 +56,14 @@ def read_config(d, context_max):
     dim, heads = get(d, "hidden_size", int), get(d, "num_attention_heads", int)
     check(heads > 0, f"num_attention_heads is {heads}, must be at least 1")
     trained = get(d, "max_position_embeddings", int, ABSENT[kind]["max_position_embeddings"])
-    window  = get(d, "sliding_window", int, trained) if get(d, "use_sliding_window", bool, True) else trained
+    unused  = get(d, "use_sliding_window", bool, True) is False
+    window  = trained if unused and kind == "llama" else get(d, "sliding_window", int, trained)
     check(window > 0, f"sliding_window in config.json is {window}, must be at least 1")
     context = min(trained, window, context_max)
     notes   = [f"context cut from {trained} to {context}"
         + (", the sliding window" if context == window < trained else "")] if trained > context else []
+    if unused and window < trained:
+        notes.append(f"use_sliding_window in config.json is not used: for {kind} sliding_window alone counts")
     config  = ModelConfig(dim, get(d, "intermediate_size", int), get(d, "num_hidden_layers", int), heads,
         get(d, "num_key_value_heads", int, heads), get(d, "head_dim", int, dim//heads), get(d, "vocab_size", int), context,
         get(d, "rms_norm_eps", float, 1e-6), get(rope_parameters(d), "rope_theta", float, get(d, "rope_theta", float, 10000.0)))
@@ -162,7 +165,8 @@ def read_huggingface(folder, type=None, context_max=8192):
     notes          += more
     tokenizer, more = read_tokenizer(os.path.join(folder, "tokenizer.json"), config.vocab, settings, d, generation)
     template, told  = folder_template(folder, settings)
-    names           = folder_tokens(settings, optional("special_tokens_map.json"))
+    names           = {k: v for k, v in folder_tokens(settings, optional("special_tokens_map.json")).items()
+        if k not in ("bos_token", "eos_token") or v in tokenizer.pieces}
     notes          += told + template_notes(template, tokenizer, names)
     build = Builder(config, type)
     label = os.path.basename(os.path.abspath(folder))

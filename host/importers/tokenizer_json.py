@@ -58,7 +58,7 @@ def _added_tokens(d, settings):
     return added + [t | dict(id=int(id)) for id, t in more.items() if id.isdecimal() and len(id) < 10 and t.get("content") not in known]
 
 
-def _pieces(d, model, vocab, settings):
+def _pieces(d, model, vocab, settings, notes):
     """(pieces, types, {id: letters}) of all ids up to `vocab`; ids that no piece has are empty and unused."""
     fallback      = any(s["type"] == "ByteFallback" for s in flat(d.get("decoder"), "decoders")) or not d.get("decoder")
     names         = model.get("vocab")
@@ -82,7 +82,12 @@ def _pieces(d, model, vocab, settings):
         put(piece, id, "b" if fallback and bytes_ and isinstance(piece, str) and BYTE.match(piece) else "u" if piece == unknown else "n")
     own = {p for p, _ in names}
     for token in _added_tokens(d, settings):
-        piece = token.get("content")
+        piece, id = token.get("content"), token.get("id")
+        other     = pieces[id] if type(id) is int and 0 <= id < vocab else ""
+        if other not in ("", piece):
+            text = f"id {id} is {other[:40]!r} in tokenizer.json"
+            check(token not in (d.get("added_tokens") or []), f"{text} and its added token {str(piece)[:40]!r}, too")
+            notes.append(f"tokenizer: {text} and {str(piece)[:40]!r} in tokenizer_config.json, which is used")
         put(piece, token.get("id"), "u" if piece == unknown else "c" if token.get("special") else "d" if piece in own else "a")
         flags[token["id"]] = _flags(token)
     return pieces, "".join(types), flags
@@ -183,6 +188,8 @@ def _ends(settings, config, generation, pieces, begin, notes):
         notes.extend(f"tokenizer: {key} {repr(i)[:40]} of {where} is not used: it is no token of the {len(pieces)}" for i in found
             if i not in good)
         return good
+    notes.extend(f"tokenizer: {key} {_content(settings[key])[:40]!r} is not used: it is none of the pieces" for key in ("bos_token", "eos_token")
+        if _content(settings.get(key)) not in (None, "", *ids))
     stop = numbered(config, "eos_token_id") + numbered(generation, "eos_token_id", "generation_config.json")
     begin = begin + numbered(config, "bos_token_id")
     eos  = ids.get(_content(settings.get("eos_token")))
@@ -238,9 +245,10 @@ def read_tokenizer(path, vocab, settings, config, generation):
     model    = d.get("model")
     check(isinstance(model, dict), "tokenizer.json has no model")
     kind, options        = _model(model)
-    pieces, types, flags = _pieces(d, model, vocab, settings)
+    renamed              = []
+    pieces, types, flags = _pieces(d, model, vocab, settings, renamed)
     types, stops         = end_of_turn(pieces, _specials(pieces, types, settings))
-    notes                = _notes(d, settings, kind, flags, pieces, types)
+    notes                = renamed + _notes(d, settings, kind, flags, pieces, types)
     bos, eos, stop       = _ends(settings, config, generation, pieces, _template_bos(d), notes)
     add_bos              = _begins_with(d, settings, pieces, bos, notes)
     decode, strip        = _decoder(d, notes)
