@@ -24,7 +24,6 @@ TYPES    = {name: type for type, name in TYPE_NAMES.items() if type in (Q8_0, Q4
 FP16_MAX = 65504.0
 BITS     = {type: 8*GROUP_BYTES[type]/(GROUP_BLOCKS*BLOCK) for type in TYPES.values()}   # Per weight, scales included.
 PART     = 1 << 20   # Weights that are looked at together.
-SIZE_RANK = {Q4_0: 0, Q4_1: 1, Q8_0: 2}   # Which of two types is the larger one.
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...accel.config import BLOCK, check
 from ...accel.image import Q8_0, TYPE_NAMES, Layer, Model, QMatrix
-from ..quantise import BITS, SIZE_RANK, quantisation_error, quantise, requantise, take_rows
+from ..quantise import BITS, quantisation_error, quantise, requantise, take_rows
 from .ggml import GGML_TYPES, Foreign
 from .keys import REFUSED, find
 
@@ -139,7 +139,7 @@ class Builder:
 
     def gate(self, w1, w3, name):
         """w13 of stored w1 and w3: rows alternating, both of the larger type."""
-        larger = max(w1.type, w3.type, key=SIZE_RANK.get)
+        larger = max(w1.type, w3.type, key=BITS.get)
         both   = []
         for w, part in ((w1, "w1"), (w3, "w3")):
             if w.type != larger:
